@@ -1,0 +1,64 @@
+# The front door. Needs only make and python3 (3.11 to 3.13, with venv); everything else lands in .uv and .venv here.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+UV := .uv/bin/uv
+RUN := .venv/bin
+export UV_PYTHON_DOWNLOADS := never
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-lean full lint format contracts wheels resolve bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+quickstart: install ## the whole road on real data: train, export, verify, bench, classify (writes quickstart/)
+	$(RUN)/edgeclf quickstart --out quickstart
+
+test: install ## the tests, at most 10 minutes on 2 cores
+	$(RUN)/pytest -m "not slow and not gpu and not arm64"
+
+test-lean: $(UV) ## device and calibration in an environment without TensorFlow
+	UV_PROJECT_ENVIRONMENT=.venv-lean $(UV) sync --quiet --frozen --python $(PYTHON) \
+		--package edgeclf-calibration --all-extras --group test
+	.venv-lean/bin/pytest tests/device tests/calibration -m "not tensorflow and not slow and not gpu and not arm64"
+
+full: install ## everything that takes long: slow tests, three seeds of the quickstart, installed sizes
+	$(RUN)/pytest -m "not gpu and not arm64"
+	$(RUN)/python benchmarks/quickstart_seeds.py
+
+lint: install ## ruff, mypy, architecture contracts
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+format: install ## let ruff format and mend what it can
+	$(RUN)/ruff format .
+	$(RUN)/ruff check --fix .
+
+wheels: install ## build the three wheels into dist/ and try each in an empty environment
+	rm -rf dist
+	$(UV) build --quiet --all-packages --wheel --out-dir dist
+	$(RUN)/pytest tests/packaging -m slow
+
+resolve: $(UV) ## show that the Pythons that are not run here resolve too
+	.ci/resolve $(UV)
+
+bench: install ## the benchmarks behind the figures in the docs
+	$(RUN)/python benchmarks/prepare.py
+
+clean: ## remove what the targets above made, but not quickstart/
+	rm -rf .uv .venv .venv-lean dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+install: $(UV)
+	@$(UV) sync --quiet --frozen --python $(PYTHON) --all-packages --extra quickstart
+
+$(UV):
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \
+		"edgeclf needs Python 3.11 to 3.13, but $(PYTHON) is %d.%d; run: make PYTHON=python3.12 ..." % v[:2])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) can not make virtual environments here; run: sudo apt install" \
+		"$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; exit 1; }
+	@echo "Installing uv $(UV_VERSION) into .uv (this folder only)" >&2
+	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) \
+		|| { rm -rf .uv; exit 1; }

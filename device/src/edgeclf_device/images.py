@@ -1,0 +1,72 @@
+"""Decoding image files to uint8 RGB pixels. The bytes are not promised across JPEG libraries; ``prepare``'s are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclf_device.errors import DataError, DependencyError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+MAX_PIXELS = 1 << 28
+
+
+def load(path: Path) -> NDArray[np.uint8]:
+    """Decode an image file, or read a ``.npy`` frame.
+
+    Rules: the EXIF orientation is applied; 16-bit samples keep their upper 8 bits; grey, palette and CMYK become RGB;
+    alpha is dropped; of an animation the first frame is taken.
+
+    Returns:
+        uint8 (H, W, 3) RGB; a ``.npy`` file's array as it is.
+
+    Raises:
+        DataError: no such file, empty, not an image, or more than 2^28 pixels.
+        DependencyError: OpenCV is not installed and the file is not a ``.npy``.
+    """
+    if path.suffix.lower() == ".npy":
+        return _load_array(path)
+    cv2 = import_cv2(f"Decoding {path.name}")
+    try:
+        data = np.fromfile(path, np.uint8)  # not cv2.imread, which can't open every non-ASCII name
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}.") from error
+    if data.size == 0:
+        raise DataError(f"{path} is empty (0 bytes); remove it or copy it again.")
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise DataError(f"{path} can't be decoded ({error.err}); remove it or save it again.") from error
+    if image is None:
+        raise DataError(f"{path} is not an image that can be decoded; remove it or save it as PNG or JPEG.")
+    if image.shape[0] * image.shape[1] > MAX_PIXELS:
+        raise DataError(f"{path}: an image may have {MAX_PIXELS} pixels, but it is {image.shape[1]}×{image.shape[0]}.")
+    return np.asarray(image, np.uint8)
+
+
+def import_cv2(purpose: str) -> Any:
+    """Import OpenCV, or say that ``purpose`` needs it.
+
+    Raises:
+        DependencyError: it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise DependencyError(
+            f'{purpose} needs OpenCV, which does not import here ({error}): pip install "edgeclf-device[camera]".'
+        ) from error
+    return cv2
+
+
+def _load_array(path: Path) -> NDArray[np.uint8]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is not a NumPy array file: {error}.") from error
+    if array.dtype != np.uint8:
+        raise DataError(f"{path} must hold uint8 pixels, but it holds {array.dtype}; scale them to 0..255 first.")
+    return np.asarray(array, np.uint8)

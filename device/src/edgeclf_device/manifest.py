@@ -1,0 +1,333 @@
+"""The manifest: everything a device must know about a model, as JSON inside the model file.
+
+Written specification: docs/reference/artifact-format.md. This module owns the reading and the writing of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, cast, get_args
+
+from edgeclf_device.errors import ModelError
+from edgeclf_device.preprocess import PrepareSpec
+from edgeclf_device.quantization import Quantization
+
+FORMAT = (1, 0)
+"""Major and minor of the manifest this package writes; a newer major is refused, an unknown minor field ignored."""
+
+MAX_MANIFEST_BYTES = 16 << 20
+MAX_LABELS = 100_000
+
+Container = Literal["tflite", "onnx"]
+Scheme = Literal["fp32", "fp16", "w8a32", "w8a8", "w8a16"]
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """One input or output of the model.
+
+    Attributes:
+        name: as an engine reports it; empty where the engine has only positions.
+        dtype: NumPy name, for example ``uint8``.
+        shape: with the batch first, for example (1, 224, 224, 3).
+        layout: ``NHWC`` or ``NTHWC`` (video) for inputs, ``NC`` for scores.
+        quantization: how the integers stand for real numbers; None for float tensors and for plain pixels.
+        window, stride: frames per decision and between decisions; 1 and 1 for single images.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    layout: str
+    quantization: Quantization | None = None
+    window: int = 1
+    stride: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's object for one tensor."""
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "layout": self.layout,
+            "quantization": self.quantization.to_json() if self.quantization else None,
+            "window": self.window,
+            "stride": self.stride,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Tensor:
+        """Read one tensor; raises ModelError where a field is missing or of another type."""
+        quantization = _get(value, "quantization", (dict, type(None)))
+        return cls(
+            name=_get(value, "name", str),
+            dtype=_get(value, "dtype", str),
+            shape=tuple(_integers(_get(value, "shape", list), "shape")),
+            layout=_get(value, "layout", str),
+            quantization=None if quantization is None else Quantization.from_json(quantization),
+            window=_get(value, "window", int),
+            stride=_get(value, "stride", int),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What was measured on this very file before it was allowed out.
+
+    Attributes:
+        split: which part of the data, normally ``test``.
+        images: how many.
+        accuracy: top-1 of this artifact, 0 to 1.
+        reference_accuracy: top-1 of the Keras model on the same images.
+        drop_points: (reference_accuracy - accuracy) * 100.
+        agreement: share of images with the same top-1 label as the Keras model.
+        max_drop_points: the gate it passed.
+        engine: what executed it, with its version.
+    """
+
+    split: str
+    images: int
+    accuracy: float
+    reference_accuracy: float
+    drop_points: float
+    agreement: float
+    max_drop_points: float
+    engine: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's ``certificate`` object."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, value: Any) -> Certificate:
+        """Read the certificate; raises ModelError where a field is missing or of another type."""
+        number = (int, float)
+        return cls(
+            split=_get(value, "split", str),
+            images=_get(value, "images", int),
+            accuracy=float(_get(value, "accuracy", number)),
+            reference_accuracy=float(_get(value, "reference_accuracy", number)),
+            drop_points=float(_get(value, "drop_points", number)),
+            agreement=float(_get(value, "agreement", number)),
+            max_drop_points=float(_get(value, "max_drop_points", number)),
+            engine=_get(value, "engine", str),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """A synthetic input and the scores it must give on every engine and board.
+
+    Attributes:
+        generator: name of the function in ``golden`` that makes the input.
+        seed: its argument.
+        input_sha256: of the prepared input's bytes.
+        scores: float scores of shape (classes,), dequantized where the output is quantized.
+        tolerance: largest allowed absolute difference of a score.
+    """
+
+    generator: str
+    seed: int
+    input_sha256: str
+    scores: tuple[float, ...]
+    tolerance: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's ``golden`` object."""
+        return {**vars(self), "scores": list(self.scores)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Golden:
+        """Read the golden input and scores; raises ModelError where a field is missing or of another type."""
+        scores = _get(value, "scores", list)
+        if not all(isinstance(score, (int, float)) for score in scores):
+            raise ModelError("The manifest's golden scores must be numbers; export the model again.")
+        return cls(
+            generator=_get(value, "generator", str),
+            seed=_get(value, "seed", int),
+            input_sha256=_get(value, "input_sha256", str),
+            scores=tuple(float(score) for score in scores),
+            tolerance=float(_get(value, "tolerance", (int, float))),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an artifact says of itself.
+
+    ``calibration`` and ``provenance`` are records for people and audits: the runtime keeps them as they are.
+    """
+
+    name: str
+    container: Container
+    scheme: Scheme
+    labels: tuple[str, ...]
+    preprocessing: PrepareSpec
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    golden: Golden
+    certificate: Certificate | None = None
+    calibration: dict[str, Any] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields but the digests, which depend on the model bytes."""
+        return {
+            "format": list(FORMAT),
+            "name": self.name,
+            "container": self.container,
+            "scheme": self.scheme,
+            "labels": list(self.labels),
+            "preprocessing": self.preprocessing.to_json(),
+            "inputs": [tensor.to_json() for tensor in self.inputs],
+            "outputs": [tensor.to_json() for tensor in self.outputs],
+            "golden": self.golden.to_json(),
+            "certificate": self.certificate.to_json() if self.certificate else None,
+            "calibration": self.calibration,
+            "provenance": self.provenance,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Manifest:
+        """Read and check a manifest object.
+
+        Raises:
+            ModelError: a newer major format, a missing field, a field of another type, or fields that disagree.
+        """
+        _check_format(value)
+        certificate = value.get("certificate")
+        manifest = cls(
+            name=_get(value, "name", str),
+            container=_one_of(value, "container", get_args(Container)),
+            scheme=_one_of(value, "scheme", get_args(Scheme)),
+            labels=tuple(_labels(value)),
+            preprocessing=PrepareSpec.from_json(_get(value, "preprocessing", dict)),
+            inputs=tuple(Tensor.from_json(tensor) for tensor in _get(value, "inputs", list)),
+            outputs=tuple(Tensor.from_json(tensor) for tensor in _get(value, "outputs", list)),
+            golden=Golden.from_json(_get(value, "golden", dict)),
+            certificate=None if certificate is None else Certificate.from_json(certificate),
+            calibration=_get(value, "calibration", (dict, type(None))),
+            provenance=_get(value, "provenance", dict),
+        )
+        check_consistent(manifest)
+        return manifest
+
+
+def check_consistent(manifest: Manifest) -> None:
+    """Check that labels, outputs, inputs and golden scores describe one and the same classifier.
+
+    Raises:
+        ModelError: they do not; the message says which two disagree.
+    """
+    if len(manifest.inputs) != 1 or len(manifest.outputs) != 1:
+        raise ModelError(
+            f"A classifier must have one input and one output, but the manifest names {len(manifest.inputs)} and "
+            f"{len(manifest.outputs)}; a newer edgeclf-device may know it."
+        )
+    classes = manifest.outputs[0].shape[-1] if manifest.outputs[0].shape else 0
+    if len(manifest.labels) != classes:
+        raise ModelError(
+            f"There are {len(manifest.labels)} labels but the model has {classes} outputs; "
+            "export again with one label for each output."
+        )
+    expected = (1, *manifest.preprocessing.shape)
+    if manifest.inputs[0].shape != expected:
+        raise ModelError(
+            f"The preprocessing makes {expected} but the model's input is {manifest.inputs[0].shape}; export again."
+        )
+    if len(manifest.golden.scores) != classes:
+        raise ModelError(
+            f"There are {len(manifest.golden.scores)} golden scores but the model has {classes} outputs; export again."
+        )
+
+
+def canonical_json(value: Any) -> bytes:
+    """UTF-8 JSON with sorted keys and no spaces: equal values give equal bytes.
+
+    Raises:
+        ValueError: a NaN or an infinity, which JSON can't hold.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8")
+
+
+def seal(manifest: Manifest, model: bytes) -> bytes:
+    """The manifest's bytes as they stand in the file: with the model's size and digest and its own digest."""
+    check_consistent(manifest)
+    value = manifest.to_json()
+    value["model_bytes"] = len(model)
+    value["model_sha256"] = hashlib.sha256(model).hexdigest()
+    value["manifest_sha256"] = hashlib.sha256(canonical_json(value)).hexdigest()
+    return canonical_json(value)
+
+
+def own_digest(value: dict[str, Any]) -> str:
+    """The digest that ``manifest_sha256`` of this manifest object must have."""
+    rest = {key: item for key, item in value.items() if key != "manifest_sha256"}
+    return hashlib.sha256(canonical_json(rest)).hexdigest()
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """Decode a manifest's bytes into an object, without interpreting it.
+
+    Raises:
+        ModelError: too large, not UTF-8 JSON, or not an object.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ModelError(f"A manifest may have {MAX_MANIFEST_BYTES} bytes, but this one has {len(data)}.")
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(
+            f"The manifest is damaged: it is not JSON ({error}); copy or export the file again."
+        ) from error
+    if not isinstance(value, dict):
+        raise ModelError("The manifest is damaged: it is not a JSON object; copy or export the file again.")
+    return value
+
+
+def _check_format(value: Any) -> None:
+    version = _get(value, "format", list)
+    if len(version) != 2 or not all(isinstance(part, int) for part in version):
+        raise ModelError(f"The manifest's format must be two integers, but it is {version!r}.")
+    if version[0] != FORMAT[0]:
+        raise ModelError(
+            f"This edgeclf-device reads manifest format {FORMAT[0]}, but the file has {version[0]}.{version[1]}; "
+            "upgrade edgeclf-device or export the model again."
+        )
+
+
+def _get(value: Any, key: str, kind: Any) -> Any:
+    if not isinstance(value, dict) or key not in value:
+        raise ModelError(f"The manifest lacks the field {key!r}; export the model again.")
+    item = value[key]
+    if not isinstance(item, kind) or (isinstance(item, bool) and kind is not bool):
+        raise ModelError(f"The manifest's field {key!r} has the wrong type ({type(item).__name__}); export again.")
+    return item
+
+
+def _one_of(value: Any, key: str, choices: tuple[Value, ...]) -> Value:
+    item = _get(value, key, str)
+    if item not in choices:
+        raise ModelError(f"The manifest's {key} must be one of {', '.join(map(str, choices))}, but it is {item!r}.")
+    return cast(Value, item)
+
+
+def _integers(items: list[Any], key: str) -> list[int]:
+    if not all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+        raise ModelError(f"The manifest's field {key!r} must hold integers, but it is {items!r}.")
+    return items
+
+
+def _labels(value: Any) -> list[str]:
+    labels = _get(value, "labels", list)
+    if not 1 <= len(labels) <= MAX_LABELS or not all(isinstance(label, str) and label for label in labels):
+        raise ModelError(f"The manifest must hold 1 to {MAX_LABELS} labels, each a text that is not empty.")
+    if len(set(labels)) != len(labels):
+        raise ModelError("The manifest's labels must differ from each other; rename the classes and export again.")
+    if any("\n" in label or "\r" in label for label in labels):
+        raise ModelError("A label must stand on one line; rename the class and export again.")
+    return cast("list[str]", labels)
