@@ -1,5 +1,59 @@
-"""edgeclf_device: open a self-describing .tflite or .onnx artifact and classify camera frames. Needs NumPy alone."""
+"""edgeclf_device: open a self-describing .tflite or .onnx artifact and classify camera frames. Needs NumPy alone.
+
+from edgeclf_device import Classifier
+
+with Classifier.open("solar-w8a8.tflite") as classify:
+    result = classify(frame)  # uint8 (H, W, 3) RGB; color="bgr" for OpenCV frames
+    print(result.label, result.score, result.top(3), result.timing_ms)
+"""
 
 from __future__ import annotations
 
 __version__ = "0.1.0"
+
+from edgeclf_device.artifact import Artifact, read_artifact, write_artifact
+from edgeclf_device.bundle import Bundle, read_bundle, write_bundle_index
+from edgeclf_device.classifier import Classifier, Result
+from edgeclf_device.errors import (
+    DataError,
+    DependencyError,
+    EdgeclfError,
+    GateError,
+    ModelError,
+    SystemStateError,
+    UsageError,
+)
+from edgeclf_device.images import load
+from edgeclf_device.manifest import Certificate, Golden, Manifest, Tensor
+from edgeclf_device.preprocess import PrepareSpec, prepare
+from edgeclf_device.quantization import Quantization
+from edgeclf_device.sources import Frame, open_source
+
+__all__ = [
+    "Artifact",
+    "Bundle",
+    "Certificate",
+    "Classifier",
+    "DataError",
+    "DependencyError",
+    "EdgeclfError",
+    "Frame",
+    "GateError",
+    "Golden",
+    "Manifest",
+    "ModelError",
+    "PrepareSpec",
+    "Quantization",
+    "Result",
+    "SystemStateError",
+    "Tensor",
+    "UsageError",
+    "__version__",
+    "load",
+    "open_source",
+    "prepare",
+    "read_artifact",
+    "read_bundle",
+    "write_artifact",
+    "write_bundle_index",
+]

@@ -81,15 +81,14 @@ def read_artifact(path: Path) -> Artifact:
     trailer = TRAILERS[container]
     try:
         length, manifest_bytes = trailer.split(data)
-        raw = parse(manifest_bytes)
-        _check_digests(raw, data[:length])
+        model, raw = data[:length], parse(manifest_bytes)
+        _check_digests(raw, model)
         manifest = Manifest.from_json(raw)
-        if manifest.container != container:
-            raise ModelError(f"The manifest speaks of a {manifest.container} model, but the file is a .{container}.")
-        _check_trailer(data, length, trailer.build(data[:length], manifest_bytes, manifest.labels))
+        _check_container(manifest, container)
+        _check_trailer(data, length, trailer.build(model, manifest_bytes, manifest.labels))
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    return Artifact(manifest=manifest, model=data[:length], raw=raw)
+    return Artifact(manifest=manifest, model=model, raw=raw)
 
 
 def container_of(path: Path) -> Container:
@@ -127,6 +126,11 @@ def _check_digests(raw: dict[str, Any], model: bytes) -> None:
         )
     if raw.get("model_sha256") != hashlib.sha256(model).hexdigest():
         raise ModelError("The model is damaged: its SHA-256 does not match the manifest; copy or export it again.")
+
+
+def _check_container(manifest: Manifest, container: Container) -> None:
+    if manifest.container != container:
+        raise ModelError(f"The manifest speaks of a {manifest.container} model, but the file is a .{container}.")
 
 
 def _check_trailer(data: bytes, length: int, expected: bytes) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf_device.errors import DataError, DependencyError
+from edgeclf_device.preprocess import as_pixels
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_PIXELS = 1 << 28
@@ -24,7 +25,7 @@ def load(path: Path) -> NDArray[np.uint8]:
         uint8 (H, W, 3) RGB; a ``.npy`` file's array as it is.
 
     Raises:
-        DataError: no such file, empty, not an image, or more than 2^28 pixels.
+        DataError: no such file, empty, not an image that ``prepare`` takes, or more than 2^28 pixels.
         DependencyError: OpenCV is not installed and the file is not a ``.npy``.
     """
     if path.suffix.lower() == ".npy":
@@ -64,9 +65,16 @@ def import_cv2(purpose: str) -> Any:
 
 def _load_array(path: Path) -> NDArray[np.uint8]:
     try:
-        array = np.load(path, allow_pickle=False)
+        # Mapped, because a damaged header may state any size: then this fails where reading would ask for the memory.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} is not a NumPy array file: {error}.") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} must hold one array, but it is an archive of arrays; save the frame with numpy.save.")
     if array.dtype != np.uint8:
         raise DataError(f"{path} must hold uint8 pixels, but it holds {array.dtype}; scale them to 0..255 first.")
-    return np.asarray(array, np.uint8)
+    try:
+        as_pixels(array)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return np.array(array)

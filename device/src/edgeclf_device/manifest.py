@@ -19,6 +19,8 @@ FORMAT = (1, 0)
 
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_LABELS = 100_000
+MAX_SCORE = 1e30
+"""Bound of a golden score: JSON's integers may be too large for any float."""
 
 Container = Literal["tflite", "onnx"]
 Scheme = Literal["fp32", "fp16", "w8a32", "w8a8", "w8a16"]
@@ -104,15 +106,14 @@ class Certificate:
     @classmethod
     def from_json(cls, value: Any) -> Certificate:
         """Read the certificate; raises ModelError where a field is missing or of another type."""
-        number = (int, float)
         return cls(
             split=_get(value, "split", str),
             images=_get(value, "images", int),
-            accuracy=float(_get(value, "accuracy", number)),
-            reference_accuracy=float(_get(value, "reference_accuracy", number)),
-            drop_points=float(_get(value, "drop_points", number)),
-            agreement=float(_get(value, "agreement", number)),
-            max_drop_points=float(_get(value, "max_drop_points", number)),
+            accuracy=_number(value, "accuracy"),
+            reference_accuracy=_number(value, "reference_accuracy"),
+            drop_points=_number(value, "drop_points"),
+            agreement=_number(value, "agreement"),
+            max_drop_points=_number(value, "max_drop_points"),
             engine=_get(value, "engine", str),
         )
 
@@ -143,14 +144,14 @@ class Golden:
     def from_json(cls, value: Any) -> Golden:
         """Read the golden input and scores; raises ModelError where a field is missing or of another type."""
         scores = _get(value, "scores", list)
-        if not all(isinstance(score, (int, float)) for score in scores):
-            raise ModelError("The manifest's golden scores must be numbers; export the model again.")
+        if not all(isinstance(score, (int, float)) and abs(score) < MAX_SCORE for score in scores):
+            raise ModelError("The manifest's golden scores must be finite numbers; export the model again.")
         return cls(
             generator=_get(value, "generator", str),
             seed=_get(value, "seed", int),
             input_sha256=_get(value, "input_sha256", str),
             scores=tuple(float(score) for score in scores),
-            tolerance=float(_get(value, "tolerance", (int, float))),
+            tolerance=_number(value, "tolerance"),
         )
 
 
@@ -274,18 +275,22 @@ def parse(data: bytes) -> dict[str, Any]:
     """Decode a manifest's bytes into an object, without interpreting it.
 
     Raises:
-        ModelError: too large, not UTF-8 JSON, or not an object.
+        ModelError: too large, not UTF-8 JSON, not an object, or not in the canonical form. Without the last, a byte
+            could change and the value stay: 1e-05 is 1E-05, and of a key given twice only the last counts.
     """
     if len(data) > MAX_MANIFEST_BYTES:
         raise ModelError(f"A manifest may have {MAX_MANIFEST_BYTES} bytes, but this one has {len(data)}.")
     try:
         value = json.loads(data.decode("utf-8"))
+        canonical = canonical_json(value)
     except (ValueError, RecursionError) as error:
         raise ModelError(
             f"The manifest is damaged: it is not JSON ({error}); copy or export the file again."
         ) from error
     if not isinstance(value, dict):
         raise ModelError("The manifest is damaged: it is not a JSON object; copy or export the file again.")
+    if canonical != data:
+        raise ModelError("The manifest is damaged: it is not in canonical form; copy or export the file again.")
     return value
 
 
@@ -307,6 +312,13 @@ def _get(value: Any, key: str, kind: Any) -> Any:
     if not isinstance(item, kind) or (isinstance(item, bool) and kind is not bool):
         raise ModelError(f"The manifest's field {key!r} has the wrong type ({type(item).__name__}); export again.")
     return item
+
+
+def _number(value: Any, key: str) -> float:
+    try:
+        return float(_get(value, key, (int, float)))
+    except OverflowError as error:
+        raise ModelError(f"The manifest's field {key!r} must fit a float; export the model again.") from error
 
 
 def _one_of(value: Any, key: str, choices: tuple[Value, ...]) -> Value:

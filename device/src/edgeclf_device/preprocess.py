@@ -7,7 +7,6 @@ they share, the order of the steps and the geometry; ``_pixels_numpy`` and ``_pi
 from __future__ import annotations
 
 import functools
-import importlib.util
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -133,7 +132,7 @@ def prepare(image: Image, spec: PrepareSpec, *, color: Color = "rgb", backend: B
         UsageError: an unknown ``color`` or ``backend``.
         DependencyError: ``backend="cv2"`` without OpenCV.
     """
-    pixels = _checked(image)
+    pixels = as_pixels(image)
     if color not in get_args(Color):
         raise UsageError(f"color must be rgb or bgr, but it is {color!r}.")
     arithmetic = _pixels(backend)
@@ -154,6 +153,26 @@ def prepare(image: Image, spec: PrepareSpec, *, color: Color = "rgb", backend: B
     if np.may_share_memory(resized, image):
         return resized.copy(order="C")
     return np.ascontiguousarray(resized)
+
+
+def as_pixels(image: Image) -> Image:
+    """A view of any image that ``prepare`` takes as uint8 (H, W, 1, 3 or 4).
+
+    Raises:
+        DataError: it takes no such array.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        received = f"{image.dtype} array" if isinstance(image, np.ndarray) else type(image).__name__
+        raise DataError(f"An image must be a uint8 NumPy array, but a {received} was given; scale it to 0..255 first.")
+    pixels = image[..., np.newaxis] if image.ndim == 2 else image
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
+        raise DataError(
+            "An image must have shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) with H and W at least 1, "
+            f"but it has {image.shape}."
+        )
+    if max(pixels.shape[:2]) > MAX_SIDE:
+        raise DataError(f"An image side must be at most {MAX_SIDE} pixels, but the image is {image.shape}.")
+    return pixels
 
 
 def crop_box(height: int, width: int, spec: PrepareSpec) -> tuple[int, int, int, int]:
@@ -179,21 +198,6 @@ def inner_size(height: int, width: int, spec: PrepareSpec) -> tuple[int, int]:
     return spec.height, max(1, (2 * width * spec.height + height) // (2 * height))
 
 
-def _checked(image: Image) -> Image:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        received = f"{image.dtype} array" if isinstance(image, np.ndarray) else type(image).__name__
-        raise DataError(f"An image must be a uint8 NumPy array, but a {received} was given; scale it to 0..255 first.")
-    pixels = image[..., np.newaxis] if image.ndim == 2 else image
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
-        raise DataError(
-            "An image must have shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) with H and W at least 1, "
-            f"but it has {image.shape}."
-        )
-    if max(pixels.shape[:2]) > MAX_SIDE:
-        raise DataError(f"An image side must be at most {MAX_SIDE} pixels, but the image is {image.shape}.")
-    return pixels
-
-
 def _padded(resized: Image, spec: PrepareSpec) -> Image:
     rows, columns = resized.shape[:2]
     top, left = (spec.height - rows) // 2, (spec.width - columns) // 2
@@ -206,12 +210,17 @@ def _padded(resized: Image, spec: PrepareSpec) -> Image:
 def _pixels(backend: Backend) -> Pixels:
     if backend not in get_args(Backend):
         raise UsageError(f"backend must be one of {', '.join(get_args(Backend))}, but it is {backend!r}.")
-    if backend == "numpy" or (backend == "auto" and importlib.util.find_spec("cv2") is None):
-        from edgeclf_device import _pixels_numpy
+    if backend != "numpy":
+        # An OpenCV that is installed but does not load (the GUI build without libGL) counts as none.
+        try:
+            from edgeclf_device import _pixels_cv2
+        except ImportError as error:
+            if backend == "cv2":
+                raise DependencyError(
+                    f'backend="cv2" needs OpenCV ({error}): pip install "edgeclf-device[camera]".'
+                ) from error
+        else:
+            return _pixels_cv2
+    from edgeclf_device import _pixels_numpy
 
-        return _pixels_numpy
-    if importlib.util.find_spec("cv2") is None:
-        raise DependencyError('backend="cv2" needs OpenCV: pip install "edgeclf-device[camera]".')
-    from edgeclf_device import _pixels_cv2
-
-    return _pixels_cv2
+    return _pixels_numpy

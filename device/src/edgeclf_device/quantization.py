@@ -34,7 +34,7 @@ class Quantization:
         """
         try:
             scale, zero_point = float(value["scale"]), int(value["zero_point"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"A quantization needs a scale and a zero_point, but it is {value!r}.") from error
         if not (np.isfinite(scale) and scale > 0):
             raise ModelError(f"A quantization's scale must be positive and finite, but it is {scale}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -40,6 +41,9 @@ class Engine(Protocol):
 MODULES = {"litert": "edgeclf_device.engines.litert", "onnxruntime": "edgeclf_device.engines.onnxruntime"}
 """Every engine by name and the module that holds its ``load(model, threads) -> Engine``."""
 
+PACKAGES = {"litert": "ai_edge_litert", "onnxruntime": "onnxruntime"}
+"""The package that each engine imports."""
+
 ENGINES_OF: dict[Container, tuple[str, ...]] = {"tflite": ("litert",), "onnx": ("onnxruntime",)}
 """Engines able to execute a container, the preferred first."""
 
@@ -70,6 +74,14 @@ def open_engine(model: bytes, container: Container, *, engine: str | None = None
         raise UsageError(f"threads must be at least 1, but it is {threads}.")
     loaded: Engine = importlib.import_module(MODULES[name]).load(model, threads)
     return loaded
+
+
+def installed(engine: str) -> bool:
+    """Whether the engine's package is there to import. It is not imported, so it may still fail to load."""
+    try:
+        return importlib.util.find_spec(PACKAGES[engine]) is not None
+    except ImportError:
+        return False
 
 
 def missing(engine: str, error: ImportError) -> DependencyError:

@@ -1,0 +1,87 @@
+"""Which artifact of a bundle to run, and on which engine: a rule that needs no hardware to be tested."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeclf_device.bundle import read_bundle, resolve
+from edgeclf_device.engines import ENGINES_OF, MODULES, installed
+from edgeclf_device.errors import DependencyError, UsageError
+from edgeclf_device.manifest import Container, Scheme
+
+SCHEMES: tuple[Scheme, ...] = ("w8a8", "w8a32", "fp16", "fp32", "w8a16")
+"""The preferred scheme first: by the speed and size to expect on a device."""
+
+CONTAINERS: tuple[Container, ...] = ("tflite", "onnx")
+"""The preferred container first, among artifacts of one scheme."""
+
+MAX_DEFAULT_THREADS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """An artifact and the engine to run it on; None leaves the engine to the container's preference."""
+
+    path: Path
+    engine: str | None
+
+
+def choose(path: Path, *, engine: str | None = None) -> Choice:
+    """Choose what to run: ``path`` itself where it is an artifact, else the best artifact of the bundle.
+
+    In a bundle: of the artifacts that an installed engine can execute (``engine`` alone, where it is named), the first
+    by ``SCHEMES``, then by ``CONTAINERS``, then by the order of the index.
+
+    Raises:
+        ModelError: see ``bundle.resolve``.
+        UsageError: an unknown engine, or one that can execute no artifact of the bundle.
+        DependencyError: the bundle holds artifacts, but no engine that executes them is installed.
+    """
+    if engine is not None and engine not in MODULES:
+        raise UsageError(f"The engines are {', '.join(MODULES)}, but {engine!r} was asked for.")
+    paths = resolve(path)
+    if not path.is_dir():
+        return Choice(path=path, engine=engine or _installed_engine(path))
+    entries = read_bundle(path).artifacts
+    if engine is not None:
+        entries = tuple(entry for entry in entries if engine in ENGINES_OF[entry.container])
+        if not entries:
+            names = ", ".join(item.name for item in paths)
+            raise UsageError(f"The engine {engine} executes none of {names}; leave --engine out or name another.")
+    usable = [(entry, name) for entry in entries for name in _engines(entry.container, engine) if installed(name)]
+    if not usable:
+        extras = sorted({name for entry in entries for name in _engines(entry.container, engine)})
+        commands = " or ".join(f'pip install "edgeclf-device[{extra}]"' for extra in extras)
+        raise DependencyError(f"{path} holds artifacts, but no engine that executes them is installed: {commands}.")
+    entry, name = min(usable, key=lambda pair: rank(pair[0].scheme, pair[0].container))
+    return Choice(path=path / entry.file, engine=name)
+
+
+def rank(scheme: Scheme, container: Container) -> tuple[int, int]:
+    """Sort key of an artifact: the smaller is preferred."""
+    return SCHEMES.index(scheme), CONTAINERS.index(container)
+
+
+def usable_cores() -> int:
+    """Number of cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_threads() -> int:
+    """Threads to compute with where the caller names none: the cores this process may use, at most four.
+
+    Beyond four a small network gains little, and a device has a camera and a program to serve as well.
+    """
+    return min(MAX_DEFAULT_THREADS, usable_cores())
+
+
+def _engines(container: Container, engine: str | None) -> Sequence[str]:
+    return ENGINES_OF[container] if engine is None else (engine,)
+
+
+def _installed_engine(path: Path) -> str | None:
+    container: Container = "onnx" if path.suffix == ".onnx" else "tflite"
+    return next((name for name in ENGINES_OF[container] if installed(name)), None)

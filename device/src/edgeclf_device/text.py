@@ -1,0 +1,119 @@
+"""Results as plain lines for people: what ``edgeclf-device`` prints without ``--json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from edgeclf_device.artifact import Artifact
+from edgeclf_device.bench import STAGES, Measurement
+from edgeclf_device.classifier import Result
+from edgeclf_device.doctor import Finding
+from edgeclf_device.manifest import Tensor
+from edgeclf_device.verify import Verification
+
+MAX_LABELS_SHOWN = 10
+_MARKS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped", "note": "note", "problem": "PROBLEM"}
+
+
+def artifact_lines(file: str, artifact: Artifact) -> Iterator[str]:
+    """Everything an artifact says of itself."""
+    manifest, spec = artifact.manifest, artifact.manifest.preprocessing
+    fraction = f" {spec.crop_fraction:g}" if spec.crop == "center" else ""
+    bars = f", bars {spec.fill}" if spec.crop == "letterbox" else ""
+    yield file
+    yield from _table(
+        [
+            ("name", manifest.name),
+            ("scheme", f"{manifest.scheme} in .{manifest.container}, {len(artifact.model):,} bytes of model"),
+            ("labels", f"{len(manifest.labels)}: {_shortened(manifest.labels)}"),
+            ("preprocessing", f"{spec.height}×{spec.width} {spec.channels}, {spec.crop}{fraction}{bars}"),
+            *(("input", _tensor(tensor)) for tensor in manifest.inputs),
+            *(("output", _tensor(tensor)) for tensor in manifest.outputs),
+            ("certificate", _certificate(artifact)),
+            ("calibration", _record(manifest.calibration) if manifest.calibration else "none"),
+            ("provenance", _record(manifest.provenance) if manifest.provenance else "none"),
+            ("golden", f"{manifest.golden.generator}, seed {manifest.golden.seed}, ±{manifest.golden.tolerance:g}"),
+            ("model SHA-256", artifact.digest),
+            ("manifest SHA-256", str(artifact.raw["manifest_sha256"])),
+        ]
+    )
+
+
+def verification_lines(verification: Verification) -> Iterator[str]:
+    """One line for each check, and the verdict."""
+    width = max(len(f"{check.file}: {check.name}") for check in verification.checks)
+    for check in verification.checks:
+        yield f"{_MARKS[check.outcome]:8} {f'{check.file}: {check.name}':{width}}  {check.detail}"
+    yield "verified" if verification.ok else "NOT VERIFIED: don't use it; copy or export it again"
+
+
+def measurement_lines(measurement: Measurement) -> Iterator[str]:
+    """What was measured, and the percentiles of each stage in milliseconds."""
+    environment = measurement.environment
+    yield (
+        f"{measurement.artifact}: {measurement.engine} {measurement.engine_version}, {measurement.threads} threads, "
+        f"{len(measurement.samples_ns['total'])} samples after {measurement.warmup} for warm-up"
+    )
+    yield f"  {measurement.input}; {environment.cpu}, {environment.cores} cores, load {environment.load_1_min}"
+    yield f"  {'ms':8} {'p50':>9} {'p90':>9} {'p99':>9}"
+    for stage in STAGES:
+        values = measurement.percentiles_ms(stage)
+        yield f"  {stage:8} {values['p50']:9.3f} {values['p90']:9.3f} {values['p99']:9.3f}"
+
+
+def finding_lines(findings: Iterable[Finding]) -> Iterator[str]:
+    """One line for each finding, and one for its remedy."""
+    for finding in findings:
+        yield f"{_MARKS[finding.level]:8} {finding.subject}: {finding.detail}"
+        if finding.remedy:
+            yield f"{'':8}   → {finding.remedy}"
+
+
+def result_line(name: str, result: Result, total_ms: float, top: int) -> str:
+    """A frame's name, its labels with their scores, and the time it took."""
+    ranked = "  ".join(f"{label} {score:.3f}" for label, score in result.top(top))
+    return f"{name}  {ranked}  {total_ms:.2f} ms"
+
+
+def _table(rows: list[tuple[str, str]]) -> Iterator[str]:
+    width = max(len(name) for name, _ in rows)
+    return (f"  {name:{width}}  {value}" for name, value in rows)
+
+
+def _shortened(labels: tuple[str, ...]) -> str:
+    rest = len(labels) - MAX_LABELS_SHOWN
+    return ", ".join(labels[:MAX_LABELS_SHOWN]) + (f" and {rest} more (see --json)" if rest > 0 else "")
+
+
+def _tensor(tensor: Tensor) -> str:
+    sides = "×".join(map(str, tensor.shape))
+    if tensor.quantization is None:
+        return f"{tensor.dtype} {sides} {tensor.layout}"
+    scale, zero_point = tensor.quantization.scale, tensor.quantization.zero_point
+    return f"{tensor.dtype} {sides} {tensor.layout}, scale {scale:.6g}, zero point {zero_point}"
+
+
+def _certificate(artifact: Artifact) -> str:
+    certificate = artifact.manifest.certificate
+    if certificate is None:
+        return "none: its accuracy was not measured"
+    return (
+        f"accuracy {certificate.accuracy:.4f} on {certificate.images} {certificate.split} images with "
+        f"{certificate.engine}; {certificate.drop_points:.2f} points below the original "
+        f"(allowed {certificate.max_drop_points:g}), same label {certificate.agreement:.4f}"
+    )
+
+
+def _record(record: dict[str, Any]) -> str:
+    """A record of any depth on one line: short values as they are, long ones counted."""
+    return ", ".join(f"{key} {_short(value)}" for key, value in record.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{len(value)} fields}}" if len(value) > 4 else f"({_record(value)})"
+    if isinstance(value, list):
+        return f"[{len(value)} items]"
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:16]}…"
