@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgeclf_device.cli import main
+from edgeclf_device.terminal import stderr_progress
 
 NO_SOCKETS = (
     "import socket, sys\n"
@@ -127,6 +126,15 @@ def test_2_a_wrong_command_line(arguments, capsys):
     assert "usage" in capsys.readouterr().err
 
 
+def test_help_and_messages_go_by_the_name_of_the_program(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["classify", "--help"], program="edgeclf")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: edgeclf classify")
+    assert main(["inspect", str(tmp_path / "none.onnx")], program="edgeclf") == 4
+    assert capsys.readouterr().err.startswith("edgeclf: ")
+
+
 def test_2_an_unknown_engine(artifact, capsys):
     assert main(["verify", str(artifact), "--engine", "caffe"]) == 2
     assert "litert, onnxruntime" in capsys.readouterr().err
@@ -218,17 +226,17 @@ def test_5_an_event_log_that_can_not_be_opened(some_artifact, frames, tmp_path, 
     assert "events.jsonl" in capsys.readouterr().err
 
 
-def test_130_ctrl_c(some_artifact, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edgeclf_device", "bench", some_artifact, "--seconds", "60"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-    )  # fmt: skip
-    time.sleep(2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
-    assert not out
+def test_130_ctrl_c(some_artifact, child):
+    code = (
+        "import os, signal, sys, threading\n"
+        "from edgeclf_device.cli import main\n"
+        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "sys.exit(main(['bench', sys.argv[1], '--seconds', '60']))\n"
+    )
+    done = child(code, some_artifact)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
 
 
 def test_a_reader_that_goes_away_is_no_error_to_shout_about(bundle, tmp_path):
@@ -271,3 +279,17 @@ def test_the_artifact_is_left_as_it_is(runnable, frames, capsys):
         assert main([command[0], str(runnable), *command[1:]]) == 0
     assert (runnable.read_bytes(), runnable.stat().st_mtime_ns) == before
     assert sorted(item.name for item in runnable.parent.iterdir()) == sorted([runnable.name, frames.name])
+
+
+def test_a_terminal_gets_a_progress_line_that_is_wiped_at_the_end(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    progress = stderr_progress()
+    assert list(progress(range(3), "Verifying", 3)) == [0, 1, 2]
+    shown = capsys.readouterr().err
+    assert "Verifying: 1 of 3" in shown
+    assert shown.endswith("\r\x1b[K")
+
+
+def test_no_terminal_gets_no_progress(some_artifact, capsys):
+    assert main(["bench", str(some_artifact), "--iterations", "2"]) == 0
+    assert "Measuring" not in capsys.readouterr().err

@@ -53,7 +53,7 @@ def test_a_crash_and_an_exception_are_told_apart():
 
 def test_low_memory_is_said_with_its_remedy(monkeypatch):
     monkeypatch.setattr(doctor, "_available_mib", lambda: 20)
-    finding = by_subject(doctor.examine())["memory"]
+    (finding,) = doctor._memory()
     assert finding.level == "note"
     assert "20 MiB" in finding.detail
     assert finding.remedy

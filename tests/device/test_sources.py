@@ -9,6 +9,7 @@ import pytest
 
 from edgeclf_device import DataError, DependencyError, open_source
 from edgeclf_device import sources as sources_module
+from edgeclf_device.sources import open_frames
 
 
 def write_png(path, value=100, size=(12, 10)):
@@ -114,6 +115,15 @@ def test_a_video_cut_short_behind_its_header_is_refused_or_ends(tmp_path):
             assert len(list(source)) < 20
     except DataError as error:
         assert "cut.avi" in str(error)  # noqa: PT017 - which of the two depends on the decoder
+
+
+def test_files_can_be_given_one_by_one(tmp_path):
+    for name in ("b.npy", "a.npy"):
+        np.save(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
+    with open_frames([tmp_path / "b.npy", tmp_path / "a.npy"]) as source:
+        assert [frame.name for frame in source] == [f"{tmp_path}/b.npy", f"{tmp_path}/a.npy"]
+    with pytest.raises(DataError, match="empty"):
+        open_frames([])
 
 
 def test_an_empty_folder_is_refused(tmp_path):

@@ -29,25 +29,28 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 """What a shell reports of a process ended by SIGINT and by SIGPIPE."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and give its exit code: 0 ok, 2 usage, 3 data, 4 model, 5 missing or system, 6 gate."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, *, program: str = "edgeclf-device") -> int:
+    """Run the command line and give its exit code: 0 ok, 2 usage, 3 data, 4 model, 5 missing or system, 6 gate.
+
+    ``program`` is the name in help and messages; ``edgeclf`` hands its same commands over under its own.
+    """
+    options = _parser(program).parse_args(arguments)
     _prepare_streams()
     try:
         code: int = options.run(options)
         sys.stdout.flush()
     except EdgeclfError as error:
-        print(f"edgeclf-device: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("edgeclf-device: interrupted", file=sys.stderr)
+        print(f"{program}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
         # Python would complain once more when it flushes stdout at exit: give it a sink.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):  # the reader went away (`| head`)
             return BROKEN_PIPE
-        print(f"edgeclf-device: the output could not be written: {error.strerror}; free space.", file=sys.stderr)
+        print(f"{program}: the output could not be written: {error.strerror}; free space.", file=sys.stderr)
         return SystemStateError.exit_code
     return code
 
@@ -91,7 +94,7 @@ def _classify(options: argparse.Namespace) -> int:
                 print(text.result_line(frame.name, result, total_ms, options.top), flush=True)
             done += 1
         for rejected in source.rejected:
-            print(f"edgeclf-device: not read: {rejected.reason}", file=sys.stderr)
+            print(f"not read: {rejected.reason}", file=sys.stderr)
         if not done:
             raise DataError(f"Not one frame of {options.source} could be read; see the lines above.")
     return 0
@@ -179,13 +182,13 @@ def _print_lines(lines: Iterator[str]) -> None:
         print(line)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="edgeclf-device",
+        prog=program,
         description="Run, measure and check edgeclf artifacts on this device.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"edgeclf-device {__version__}")
+    parser.add_argument("--version", action="version", version=f"{program} {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     engine = argparse.ArgumentParser(add_help=False)
     engine.add_argument("--engine", metavar="E", help=f"{', '.join(MODULES)}; the preferred installed one if not given")

@@ -38,14 +38,14 @@ def load(path: Path) -> NDArray[np.uint8]:
     if data.size == 0:
         raise DataError(f"{path} is empty (0 bytes); remove it or copy it again.")
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # IMREAD_COLOR_RGB came with OpenCV 4.10 only
     except cv2.error as error:
         raise DataError(f"{path} can't be decoded ({error.err}); remove it or save it again.") from error
     if image is None:
         raise DataError(f"{path} is not an image that can be decoded; remove it or save it as PNG or JPEG.")
     if image.shape[0] * image.shape[1] > MAX_PIXELS:
         raise DataError(f"{path}: an image may have {MAX_PIXELS} pixels, but it is {image.shape[1]}×{image.shape[0]}.")
-    return np.asarray(image, np.uint8)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def import_cv2(purpose: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -136,6 +136,17 @@ def open_source(spec: str) -> Source:
     if separator and kind in KINDS:
         return KINDS[kind](rest)
     return KINDS[kind_of(spec)](spec)
+
+
+def open_frames(files: Sequence[Path]) -> Source:
+    """A source of these image files and ``.npy`` frames, in this order, named by their paths.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not files:
+        raise DataError("A source needs at least one image file, but the list is empty.")
+    return Images(f"{len(files)} images", [(file.as_posix(), file) for file in files])
 
 
 def kind_of(spec: str) -> str:
