@@ -1,0 +1,21 @@
+"""edgeclf_calibration: choose calibration images, estimate ranges and quantize fp32 models, without TensorFlow."""
+
+from __future__ import annotations
+
+from edgeclf_calibration.observe import anchored, observe
+from edgeclf_calibration.onnx_int8 import optimised, quantize_onnx
+from edgeclf_calibration.ranges import Estimator, MinMax, Range
+from edgeclf_calibration.selection import Selection, choose
+
+__all__ = [
+    "Estimator",
+    "MinMax",
+    "Range",
+    "Selection",
+    "anchored",
+    "choose",
+    "observe",
+    "optimised",
+    "quantize_onnx",
+]
+__version__ = "0.1.0"
