@@ -1,0 +1,201 @@
+"""Prepared pixels on disk: every image is decoded once, and every later training maps the file into memory.
+
+A cache entry is a folder named by the SHA-256 of the preprocessing contract, the preprocessing and the images'
+digests in order, with ``pixels.npy`` and ``unreadable.json`` in it. It is written under another name and renamed, so
+two trainings may build the same one and one of them may be killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclf.data.dataset import Dataset, Item, reason_without_path, scan, without
+from edgeclf_device.atomic import os_errors_explained
+from edgeclf_device.errors import DataError
+from edgeclf_device.images import load as load_image
+from edgeclf_device.preprocess import CONTRACT_VERSION, PrepareSpec, prepare
+from edgeclf_device.progress import Progress, no_progress
+
+Pixels = NDArray[np.uint8]
+
+_PIXELS = "pixels.npy"
+_UNREADABLE = "unreadable.json"
+_TEMPORARY = "building-"
+_ABANDONED_AFTER_S = 24 * 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """An opened cache entry: pixels of the readable items in order, and why the others (by index) are not there."""
+
+    pixels: Pixels
+    unreadable: dict[int, str]
+
+
+def default_folder() -> Path:
+    """Return where the cache is: $EDGECLF_CACHE, else $XDG_CACHE_HOME/edgeclf, else ~/.cache/edgeclf."""
+    if chosen := os.environ.get("EDGECLF_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edgeclf"
+
+
+def load(
+    path: Path,
+    spec: PrepareSpec,
+    *,
+    strict: bool = False,
+    cache_dir: Path | None = None,
+    progress: Progress = no_progress,
+) -> tuple[Dataset, Pixels]:
+    """Read the dataset at ``path`` with its prepared pixels, decoding every image at most once.
+
+    Returns:
+        the dataset without its unreadable images, and uint8 (N, H, W, C) of its items in order, read-only.
+
+    Raises:
+        DataError: as for ``edgeclf.data.dataset.read_dataset``.
+        SystemStateError: the cache can't be written.
+    """
+    dataset = scan(path, progress=progress)
+    entry = _entry(dataset.items, dataset.root, spec, cache_dir, progress)
+    return without(dataset, entry.unreadable, strict=strict), entry.pixels
+
+
+def pixels(
+    items: Sequence[Item],
+    root: Path,
+    spec: PrepareSpec,
+    *,
+    cache_dir: Path | None = None,
+    progress: Progress = no_progress,
+) -> Pixels:
+    """Return the prepared pixels of readable items: uint8 (N, H, W, C), memory-mapped, read-only.
+
+    Raises:
+        DataError: an image can't be read.
+        SystemStateError: the cache can't be written.
+    """
+    entry = _entry(items, root, spec, cache_dir, progress)
+    for index, reason in entry.unreadable.items():
+        raise DataError(f"{root / items[index].path}: {reason}")
+    return entry.pixels
+
+
+def _key(items: Sequence[Item], spec: PrepareSpec) -> str:
+    content = [CONTRACT_VERSION, spec.to_json(), [item.digest for item in items]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _entry(items: Sequence[Item], root: Path, spec: PrepareSpec, cache_dir: Path | None, progress: Progress) -> _Entry:
+    folder = cache_dir or default_folder()
+    final = folder / _key(items, spec)
+    opened = _open(final)
+    if opened is None:
+        with os_errors_explained(final):
+            _build(items, root, spec, final, progress)
+        opened = _open(final)
+    if opened is None:
+        raise DataError(f"The pixel cache {final} is damaged; remove that folder and run the same command again.")
+    return opened
+
+
+def _open(folder: Path) -> _Entry | None:
+    """Open an entry, or return None where there is none or it is damaged."""
+    try:
+        mapped = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
+        unreadable = json.loads((folder / _UNREADABLE).read_bytes())
+    except (OSError, ValueError, EOFError):
+        return None
+    return _Entry(pixels=mapped, unreadable={int(index): reason for index, reason in unreadable.items()})
+
+
+def _build(items: Sequence[Item], root: Path, spec: PrepareSpec, final: Path, progress: Progress) -> None:
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(final.parent)
+    temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=_TEMPORARY))
+    try:
+        unreadable: dict[int, str] = {}
+        # Rows are written one after the other, not into a memory map: on a full disk a map kills the process.
+        with (temporary / _PIXELS).open("wb") as file:
+            _write_header(file, len(items), spec)
+            for index, row in enumerate(progress(_rows(items, root, spec), "preparing images", len(items))):
+                if isinstance(row, str):
+                    unreadable[index] = row
+                else:
+                    file.write(row.data)
+            _write_header(file, len(items) - len(unreadable), spec)
+        (temporary / _UNREADABLE).write_text(json.dumps(unreadable), encoding="utf-8")
+        _move_into_place(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_header(file: BinaryIO, count: int, spec: PrepareSpec) -> None:
+    """Write the .npy header at the start of ``file``; NumPy pads it so that the number of rows can change in place."""
+    file.seek(0)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *spec.shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _rows(items: Sequence[Item], root: Path, spec: PrepareSpec) -> Iterator[Pixels | str]:
+    """Yield each item's prepared pixels or the reason why there are none, in order, decoding on every core."""
+
+    def row(item: Item) -> Pixels | str:
+        path = root / item.path
+        try:
+            return np.ascontiguousarray(prepare(load_image(path), spec))
+        except DataError as error:
+            return reason_without_path(error, path)
+
+    yield from _in_order(row, items, os.cpu_count() or 1)
+
+
+def _in_order(row: Callable[[Item], Pixels | str], items: Sequence[Item], threads: int) -> Iterator[Pixels | str]:
+    """Map ``row`` over ``items`` on ``threads`` threads with only a few results waiting in memory."""
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[Pixels | str]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(row, item))
+            if len(waiting) > 4 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _move_into_place(temporary: Path, final: Path) -> None:
+    """Rename; where another training was first, keep its entry, unless that one can't be opened."""
+    if final.exists() and _open(final) is None:
+        shutil.rmtree(final)
+    with contextlib.suppress(FileExistsError, NotADirectoryError):
+        try:
+            temporary.rename(final)
+        except OSError:
+            if _open(final) is None:
+                raise
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what a killed training left, once it is certainly not being written any more."""
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
+                shutil.rmtree(path, ignore_errors=True)

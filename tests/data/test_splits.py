@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeclf.data.dataset import Dataset, Item
+from edgeclf.data.splits import read_splits, split, write_splits
+from edgeclf_device.errors import DataError, ModelError, UsageError
+
+pytest.importorskip("sklearn")
+
+
+def dataset(counts: list[int], *, strata: int = 0, given: dict[int, str] | None = None, duplicates: int = 0) -> Dataset:
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    items = tuple(
+        Item(
+            path=f"{label}/{index}.png",
+            label=label,
+            digest=f"{index - index % 2 if index < duplicates else index:064x}",
+            split=(given or {}).get(index),
+            stratum=str(index % strata) if strata else None,
+        )
+        for index, label in enumerate(labels)
+    )
+    return Dataset(root=Path("/data"), labels=tuple(f"class {n}" for n in range(len(counts))), items=items)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.lists(st.integers(30, 120), min_size=2, max_size=4),
+    strata=st.integers(0, 3),
+    seed=st.integers(0, 2**32 - 1),
+    val=st.sampled_from([0.1, 0.2, 0.25]),
+    test=st.sampled_from([0.0, 0.1, 0.25]),
+)
+def test_a_split_is_repeatable_and_stratified_by_label(counts, strata, seed, val, test):
+    data = dataset(counts, strata=strata)
+    fractions = (1 - val - test, val, test)
+    names = split(data, seed=seed, fractions=fractions)
+    assert names == split(data, seed=seed, fractions=fractions)
+    assert len(names) == len(data.items)
+    for name, share in zip(("train", "val", "test"), fractions, strict=True):
+        for label, count in enumerate(counts):
+            found = sum(1 for part, item in zip(names, data.items, strict=True) if (part, item.label) == (name, label))
+            assert abs(found - share * count) <= 2 + strata
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), duplicates=st.integers(0, 60))
+def test_images_of_equal_bytes_stay_on_one_side(seed, duplicates):
+    data = dataset([60, 60], duplicates=duplicates)
+    sides: dict[str, set[str]] = {}
+    for item, name in zip(data.items, split(data, seed=seed), strict=True):
+        sides.setdefault(item.digest, set()).add(name)
+    assert all(len(names) == 1 for names in sides.values())
+
+
+def test_another_seed_gives_another_split():
+    data = dataset([50, 50])
+    assert split(data, seed=0) != split(data, seed=1)
+
+
+def test_a_given_split_is_kept_and_val_is_taken_from_train():
+    given_split = {index: "test" if index % 4 == 0 else "train" for index in range(80)}
+    data = dataset([40, 40], given=given_split)
+    names = split(data, seed=3)
+    assert all((name == "test") == (given_split[index] == "test") for index, name in enumerate(names))
+    assert Counter(names)["val"] in (13, 14)  # 60 · 0.2 / 0.9
+
+
+def test_a_complete_given_split_is_kept_whole():
+    given_split = {index: ("train", "val", "test")[index % 3] for index in range(60)}
+    assert split(dataset([30, 30], given=given_split), seed=0) == tuple(given_split.values())
+
+
+def test_a_rare_stratum_does_not_prevent_the_split():
+    data = dataset([40, 40])
+    items = tuple(
+        Item(path=item.path, label=item.label, digest=item.digest, stratum="rare" if index == 5 else "usual")
+        for index, item in enumerate(data.items)
+    )
+    assert Counter(split(Dataset(root=data.root, labels=data.labels, items=items), seed=0))["test"] == 8
+
+
+def test_too_few_images_for_every_part_are_refused():
+    with pytest.raises(DataError, match="add images"):
+        split(dataset([3, 3, 3, 30]), seed=0)
+
+
+@pytest.mark.parametrize("fractions", [(0.7, 0.2, 0.2), (0.0, 0.5, 0.5), (0.9, 0.0, 0.1)])
+def test_fractions_that_are_no_shares_are_refused(fractions):
+    with pytest.raises(UsageError, match="sum to 1"):
+        split(dataset([30, 30]), seed=0, fractions=fractions)
+
+
+def test_splits_are_written_and_read_back(tmp_path):
+    data = dataset([30, 30])
+    names = split(data, seed=0)
+    write_splits(tmp_path / "splits.csv", data, names)
+    rows = read_splits(tmp_path / "splits.csv")
+    assert [(row.path, row.label, row.split, row.sha256) for row in rows] == [
+        (item.path, data.labels[item.label], name, item.digest) for item, name in zip(data.items, names, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "path,label\n", "path,label,split,sha256\na,b,nonsense,c\n", "\xff"])
+def test_damaged_splits_are_refused(tmp_path, text):
+    (tmp_path / "splits.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelError, match="train again"):
+        read_splits(tmp_path / "splits.csv")
