@@ -1,0 +1,1 @@
+"""Training: a configuration and labelled images become a run."""

@@ -1,0 +1,152 @@
+"""The two phases of a training: a linear probe on frozen features, then fine-tuning of the upper blocks.
+
+Core in Keras operations and NumPy only, so that any Keras backend trains the same model.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclf.models import registry
+from edgeclf.training import augment
+from edgeclf.training.activations import TrainingImages, lower_part, run_views, scratch_array
+from edgeclf.training.config import TrainConfig
+from edgeclf.training.loop import EpochRecord, fine_tune
+from edgeclf_device.progress import Progress
+
+if TYPE_CHECKING:
+    import keras
+
+_PROBE_PASSES = 60
+_PROBE_BATCH = 256
+_PROBE_LEARNING_RATE = 1e-2
+_PROBE_WEIGHT_DECAY = 1e-2
+_PREDICT_BATCH = 64
+
+
+def fit(
+    model: keras.Model, images: TrainingImages, config: TrainConfig, *, scratch: Path, progress: Progress
+) -> list[EpochRecord]:
+    """Train ``model`` in place and return one record per epoch.
+
+    Pretrained weights: the probe, which counts as the first epoch, then fine-tuning from ``train.fine_tune_from``
+    upwards with BatchNorm frozen. Random weights, or ``fine_tune_from = "all"``: every block is trained, BatchNorm
+    included where the weights are random, from freshly drawn views. Both keep the weights of the best validation
+    loss.
+
+    ``config`` is resolved, so that ``train.fine_tune_from`` names a block; ``scratch`` is a folder on the disk where
+    the frozen blocks' activations may lie meanwhile.
+    """
+    points = registry.backbone(config.backbone).freeze_points
+    if config.weights == "none" or config.train.fine_tune_from in ("all", points[0]):
+        return _fit_all(model, images, config, progress)
+    cut = registry.block_output(model, points[points.index(config.train.fine_tune_from) - 1])
+    lower = lower_part(model.input, cut)
+    shape = tuple(lower.output.shape[1:])
+    fine_epochs = config.train.epochs - 1
+    views = max(1, min(config.augment.views, fine_epochs))
+    with (
+        scratch_array(scratch, (views, len(images.train), *shape)) as train,
+        scratch_array(scratch, (1, len(images.val), *shape)) as val,
+    ):
+        for indices, numbers, into in ((images.train, range(views), train), (images.val, range(1), val)):
+            run_views(lower, images, indices, numbers, config.augment, seed=config.seed, into=into, progress=progress)
+        history = [_probe(model, cut, images, config, train=train[0], val=val[0])]
+        if fine_epochs:
+            upper = _upper_part(model, cut)
+            _freeze_batch_norm(upper)
+
+            def batches(epoch: int, rows: NDArray[np.int64]) -> NDArray[Any]:
+                return train[(epoch + images.train[rows]) % views, rows]
+
+            history += fine_tune(
+                upper, images, batches, val[0], config, epochs=fine_epochs, first_epoch=2, progress=progress
+            )
+    return history
+
+
+def _fit_all(model: keras.Model, images: TrainingImages, config: TrainConfig, progress: Progress) -> list[EpochRecord]:
+    """Train every block; each epoch draws a view of its own."""
+    upper = _upper_part(model, model.input)
+    if config.weights != "none":
+        _freeze_batch_norm(upper)
+
+    def batches(epoch: int, rows: NDArray[np.int64]) -> NDArray[Any]:
+        indices = images.train[rows]
+        numbers = np.full(len(rows), epoch)
+        return augment.views(images.pixels, config.augment, seed=config.seed, indices=indices, numbers=numbers)
+
+    val = images.pixels[images.val]
+    return fine_tune(upper, images, batches, val, config, epochs=config.train.epochs, first_epoch=1, progress=progress)
+
+
+def _upper_part(model: keras.Model, cut: Any) -> keras.Model:
+    """Return the trained part, from ``cut`` to the logits; it shares its layers with ``model``."""
+    import keras
+
+    return keras.Model(cut, model.get_layer("logits").output)
+
+
+def _freeze_batch_norm(model: keras.Model) -> None:
+    import keras
+
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def _probe(
+    model: keras.Model,
+    cut: Any,
+    images: TrainingImages,
+    config: TrainConfig,
+    *,
+    train: NDArray[np.float16],
+    val: NDArray[np.float16],
+) -> EpochRecord:
+    """Fit the head alone, on the raw pooled features of the plain images.
+
+    Raw, not standardized: standardizing gives weak features large weights, and int8 then drowns the classes in the
+    rounding of features that hardly vary. Weight decay and dropout keep the head small for the same reason.
+    """
+    import keras
+
+    start = time.perf_counter()
+    pooled = keras.Model(cut, model.get_layer("features").output)
+    pooled.compile(jit_compile=False)
+    features, val_features = (pooled.predict(part, batch_size=_PREDICT_BATCH, verbose=0) for part in (train, val))
+    head = keras.Sequential(
+        [
+            keras.Input(features.shape[1:]),
+            keras.layers.Dropout(config.train.dropout, seed=config.seed),
+            keras.layers.Dense(images.classes),
+        ]
+    )
+    steps = _PROBE_PASSES * -(-len(features) // _PROBE_BATCH)
+    schedule = keras.optimizers.schedules.CosineDecay(_PROBE_LEARNING_RATE, steps)
+    head.compile(
+        keras.optimizers.AdamW(schedule, weight_decay=_PROBE_WEIGHT_DECAY),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.train.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    targets, val_targets = images.one_hot(images.train), images.one_hot(images.val)
+    head.fit(features, targets, batch_size=_PROBE_BATCH, epochs=_PROBE_PASSES, verbose=0)
+    loss, accuracy = head.evaluate(features, targets, batch_size=_PROBE_BATCH, verbose=0)
+    val_loss, val_accuracy = head.evaluate(val_features, val_targets, batch_size=_PROBE_BATCH, verbose=0)
+    model.get_layer("logits").set_weights(head.layers[-1].get_weights())
+    return EpochRecord(
+        phase="probe",
+        epoch=1,
+        loss=loss,
+        accuracy=accuracy,
+        val_loss=val_loss,
+        val_accuracy=val_accuracy,
+        learning_rate=_PROBE_LEARNING_RATE,
+        seconds=time.perf_counter() - start,
+    )
