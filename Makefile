@@ -39,7 +39,7 @@ format: install ## let ruff format and mend what it can
 wheels: install ## build the three wheels into dist/ and try each in an empty environment
 	rm -rf dist
 	$(UV) build --quiet --all-packages --wheel --out-dir dist
-	$(RUN)/pytest tests/packaging -m slow
+	$(RUN)/pytest tests/device/test_install.py -m slow
 
 resolve: $(UV) ## show that the Pythons that are not run here resolve too
 	.ci/resolve $(UV)
