@@ -101,9 +101,10 @@ def _divide(groups: Sequence[_Group], pool: list[int], share: float, seed: int) 
     fine = [(groups[index].label, groups[index].stratum) for index in pool]
     counts = Counter(fine)
     keys = [str(key) if counts[key] >= 2 and counts[key] * share >= 1 else str((key[0], None)) for key in fine]
+    count = max(1, round(share * len(pool)))
     for stratify in (keys, [str(label) for label, _ in fine]):
         try:
-            rest, chosen = train_test_split(pool, test_size=share, stratify=stratify, random_state=seed)
+            rest, chosen = train_test_split(pool, test_size=count, stratify=stratify, random_state=seed)
         except ValueError:
             continue
         return sorted(rest), sorted(chosen)

@@ -1,7 +1,11 @@
-"""Folds inference-mode BatchNorm into the convolution before it: the same function in 0.6 of the time on a CPU.
+"""Folds inference-mode BatchNorm into the convolution before it: the same function, faster, and safe to fine-tune.
 
 For y = γ (conv(x) − μ) / √(σ² + ε) + β the convolution's filters are scaled by γ / √(σ² + ε) per output channel,
-and its bias becomes β − μ γ / √(σ² + ε). Used for frozen parts only: training goes on with BatchNorm in place.
+and its bias becomes β − μ γ / √(σ² + ε) (Jacob et al. 2018, 1712.05877, section 3.2).
+
+Why fine-tuning needs it: with frozen statistics the factor γ / √(σ² + ε) only multiplies every change of a filter.
+In EfficientNet-Lite0 it goes from 0.1 to 46, so one learning rate is too small for some channels and destroys
+others; folded, every filter has the scale of what it does.
 """
 
 from __future__ import annotations
@@ -15,15 +19,15 @@ if TYPE_CHECKING:
 
 
 def fold_batch_norm(inputs: Any, outputs: Any) -> keras.Model:
-    """Return a copy of the functional graph from ``inputs`` to ``outputs`` without BatchNorm, for inference only.
+    """Return a copy of the functional graph from ``inputs`` to ``outputs`` without BatchNorm.
 
-    Every BatchNorm must follow a convolution without bias or activation, as in ``edgeclf.models.efficientnet_lite``.
+    Layers keep their names. Every BatchNorm must follow a convolution without bias or activation, as in
+    ``edgeclf.models.efficientnet_lite``.
     """
     import keras
-    from keras import layers
 
     source = keras.Model(inputs, outputs)
-    folded = {id(_origin(one.input)[0]): one for one in source.layers if isinstance(one, layers.BatchNormalization)}
+    folded = {id(conv): batch_norm for conv, batch_norm in _pairs(source)}
     start = keras.Input(batch_shape=inputs.shape, dtype=inputs.dtype)
     made: dict[int, Any] = {id(inputs): start}
 
@@ -35,6 +39,32 @@ def fold_batch_norm(inputs: Any, outputs: Any) -> keras.Model:
         return made[id(tensor)]
 
     return keras.Model(start, make(outputs))
+
+
+def restore_batch_norm(folded: keras.Model, model: keras.Model) -> None:
+    """Write the weights of ``folded``, made by ``fold_batch_norm`` from a part of ``model``, back into that part.
+
+    A convolution takes the folded filters, and its BatchNorm becomes the addition of the folded bias
+    (γ = 1, β = bias, μ = 0, σ² = 1 − ε): the same function, up to float32 rounding.
+    """
+    names = {layer.name for layer in folded.layers}
+    pairs = [(conv, batch_norm) for conv, batch_norm in _pairs(model) if conv.name in names]
+    for conv, batch_norm in pairs:
+        kernel, bias = folded.get_layer(conv.name).get_weights()
+        conv.set_weights([kernel])
+        one = np.ones_like(bias)
+        batch_norm.set_weights([one, bias, np.zeros_like(bias), one - batch_norm.epsilon])
+    done = {conv.name for conv, _ in pairs}
+    for layer in folded.layers:
+        if layer.weights and layer.name not in done:
+            model.get_layer(layer.name).set_weights(layer.get_weights())
+
+
+def _pairs(model: keras.Model) -> list[tuple[Any, Any]]:
+    """Return every convolution of ``model`` that a BatchNorm follows, with it."""
+    from keras import layers
+
+    return [(_origin(one.input)[0], one) for one in model.layers if isinstance(one, layers.BatchNormalization)]
 
 
 def _origin(tensor: Any) -> tuple[Any, list[Any]]:

@@ -61,6 +61,16 @@ def backbone(name: str) -> Backbone:
     return BACKBONES[name]
 
 
+def require_weights(weights: str) -> None:
+    """Check that ``weights`` is one of the words for them.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if weights not in ("imagenet", "none"):
+        raise UsageError(f"The weights must be imagenet or none, but {weights!r} was given.")
+
+
 def build(name: str, *, image_size: int, channels: int, classes: int, dropout: float, weights: str) -> keras.Model:
     """Build a classifier: uint8 (N, size, size, channels) "image" to float32 softmax (N, classes) "scores".
 
@@ -71,8 +81,7 @@ def build(name: str, *, image_size: int, channels: int, classes: int, dropout: f
         DependencyError: the package with the weights is not installed.
     """
     chosen = backbone(name)
-    if weights not in ("imagenet", "none"):
-        raise UsageError(f"The weights must be imagenet or none, but {weights!r} was given.")
+    require_weights(weights)
     model = chosen.build(image_size=image_size, channels=channels, classes=classes, dropout=dropout)
     if weights == "imagenet":
         chosen.load_imagenet(model)

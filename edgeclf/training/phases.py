@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf.models import registry
+from edgeclf.models.folding import fold_batch_norm, restore_batch_norm
 from edgeclf.training import augment
 from edgeclf.training.activations import TrainingImages, lower_part, run_views, scratch_array
 from edgeclf.training.config import TrainConfig
@@ -35,18 +36,35 @@ def fit(
     """Train ``model`` in place and return one record per epoch.
 
     Pretrained weights: the probe, which counts as the first epoch, then fine-tuning from ``train.fine_tune_from``
-    upwards with BatchNorm frozen. Random weights, or ``fine_tune_from = "all"``: every block is trained, BatchNorm
-    included where the weights are random, from freshly drawn views. Both keep the weights of the best validation
-    loss.
+    upwards, its BatchNorm frozen and folded meanwhile. Random weights: every block and BatchNorm is trained, from
+    freshly drawn views. Both keep the weights of the best validation loss.
 
     ``config`` is resolved, so that ``train.fine_tune_from`` names a block; ``scratch`` is a folder on the disk where
     the frozen blocks' activations may lie meanwhile.
     """
     points = registry.backbone(config.backbone).freeze_points
-    if config.weights == "none" or config.train.fine_tune_from in ("all", points[0]):
-        return _fit_all(model, images, config, progress)
-    cut = registry.block_output(model, points[points.index(config.train.fine_tune_from) - 1])
-    lower = lower_part(model.input, cut)
+    if config.weights == "none":
+        return _from_scratch(model, images, config, progress)
+    lowest = points[0] if config.train.fine_tune_from == "all" else config.train.fine_tune_from
+    place = points.index(lowest)
+    cut = registry.block_output(model, points[place - 1]) if place else model.get_layer("rescale").output
+    upper = fold_batch_norm(cut, model.get_layer("logits").output)
+    history = _probe_and_fine_tune(
+        lower_part(model.input, cut), upper, images, config, scratch=scratch, progress=progress
+    )
+    restore_batch_norm(upper, model)
+    return history
+
+
+def _probe_and_fine_tune(
+    lower: keras.Model,
+    upper: keras.Model,
+    images: TrainingImages,
+    config: TrainConfig,
+    *,
+    scratch: Path,
+    progress: Progress,
+) -> list[EpochRecord]:
     shape = tuple(lower.output.shape[1:])
     fine_epochs = config.train.epochs - 1
     views = max(1, min(config.augment.views, fine_epochs))
@@ -56,58 +74,43 @@ def fit(
     ):
         for indices, numbers, into in ((images.train, range(views), train), (images.val, range(1), val)):
             run_views(lower, images, indices, numbers, config.augment, seed=config.seed, into=into, progress=progress)
-        history = [_probe(model, cut, images, config, train=train[0], val=val[0])]
+        plain = val[0].astype(np.float32)
+        history = [_probe(upper, images, config, train=train[0], val=plain)]
+
+        def batches(epoch: int, rows: NDArray[np.int64]) -> NDArray[Any]:
+            return train[(epoch + images.train[rows]) % views, rows].astype(np.float32)
+
         if fine_epochs:
-            upper = _upper_part(model, cut)
-            _freeze_batch_norm(upper)
-
-            def batches(epoch: int, rows: NDArray[np.int64]) -> NDArray[Any]:
-                return train[(epoch + images.train[rows]) % views, rows]
-
             history += fine_tune(
-                upper, images, batches, val[0], config, epochs=fine_epochs, first_epoch=2, progress=progress
+                upper, images, batches, plain, config, epochs=fine_epochs, first_epoch=2, progress=progress
             )
     return history
 
 
-def _fit_all(model: keras.Model, images: TrainingImages, config: TrainConfig, progress: Progress) -> list[EpochRecord]:
-    """Train every block; each epoch draws a view of its own."""
-    upper = _upper_part(model, model.input)
-    if config.weights != "none":
-        _freeze_batch_norm(upper)
+def _from_scratch(
+    model: keras.Model, images: TrainingImages, config: TrainConfig, progress: Progress
+) -> list[EpochRecord]:
+    """Train every block and BatchNorm; each epoch draws a view of its own."""
+    import keras
 
     def batches(epoch: int, rows: NDArray[np.int64]) -> NDArray[Any]:
-        indices = images.train[rows]
         numbers = np.full(len(rows), epoch)
-        return augment.views(images.pixels, config.augment, seed=config.seed, indices=indices, numbers=numbers)
+        return augment.views(
+            images.pixels, config.augment, seed=config.seed, indices=images.train[rows], numbers=numbers
+        )
 
+    whole = keras.Model(model.input, model.get_layer("logits").output)
     val = images.pixels[images.val]
-    return fine_tune(upper, images, batches, val, config, epochs=config.train.epochs, first_epoch=1, progress=progress)
-
-
-def _upper_part(model: keras.Model, cut: Any) -> keras.Model:
-    """Return the trained part, from ``cut`` to the logits; it shares its layers with ``model``."""
-    import keras
-
-    return keras.Model(cut, model.get_layer("logits").output)
-
-
-def _freeze_batch_norm(model: keras.Model) -> None:
-    import keras
-
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
+    return fine_tune(whole, images, batches, val, config, epochs=config.train.epochs, first_epoch=1, progress=progress)
 
 
 def _probe(
-    model: keras.Model,
-    cut: Any,
+    upper: keras.Model,
     images: TrainingImages,
     config: TrainConfig,
     *,
     train: NDArray[np.float16],
-    val: NDArray[np.float16],
+    val: NDArray[np.float32],
 ) -> EpochRecord:
     """Fit the head alone, on the raw pooled features of the plain images.
 
@@ -117,7 +120,7 @@ def _probe(
     import keras
 
     start = time.perf_counter()
-    pooled = keras.Model(cut, model.get_layer("features").output)
+    pooled = keras.Model(upper.input, upper.get_layer("features").output)
     pooled.compile(jit_compile=False)
     features, val_features = (pooled.predict(part, batch_size=_PREDICT_BATCH, verbose=0) for part in (train, val))
     head = keras.Sequential(
@@ -139,7 +142,7 @@ def _probe(
     head.fit(features, targets, batch_size=_PROBE_BATCH, epochs=_PROBE_PASSES, verbose=0)
     loss, accuracy = head.evaluate(features, targets, batch_size=_PROBE_BATCH, verbose=0)
     val_loss, val_accuracy = head.evaluate(val_features, val_targets, batch_size=_PROBE_BATCH, verbose=0)
-    model.get_layer("logits").set_weights(head.layers[-1].get_weights())
+    upper.get_layer("logits").set_weights(head.layers[-1].get_weights())
     return EpochRecord(
         phase="probe",
         epoch=1,

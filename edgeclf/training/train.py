@@ -70,6 +70,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     chosen = registry.backbone(config.backbone)
     data = Path(config.data).expanduser().absolute()
     lowest = config.train.fine_tune_from or chosen.fine_tune_from
+    registry.require_weights(config.weights)
     if config.weights == "none":
         lowest = "all"
     if lowest != "all" and lowest not in chosen.freeze_points:

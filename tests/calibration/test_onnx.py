@@ -7,8 +7,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from edgeclf_calibration import MinMax, Range, anchored, observe, optimised, quantize_onnx
+from edgeclf_calibration import ChannelMeans, MinMax, Range, anchored, corrected, observe, optimised, quantize_onnx
+from edgeclf_calibration.bias_correction import rounding_error
 from edgeclf_calibration.onnx_canonical import canonical
 from edgeclf_calibration.onnx_int8 import nodes_in_float
 from edgeclf_device.engines import open_engine
@@ -117,6 +121,57 @@ def test_the_quantized_model_agrees_with_the_float_one(fp32_model, quantized, pi
     float_scores, int8_scores = scores(fp32_model, pixels), scores(quantized, pixels)
     assert np.abs(float_scores - int8_scores).max() < 0.05
     assert np.mean(float_scores.argmax(1) == int8_scores.argmax(1)) >= 0.9
+
+
+@given(arrays(np.float32, (3, 2, 2, 2), elements=st.floats(-8, 8, width=32)), st.sampled_from([0, 1]))
+def test_rounding_is_off_by_half_a_step_at_most_and_keeps_a_channel_of_zeros(weights, axis):
+    error = rounding_error(weights, axis=axis)
+    others = tuple(one for one in range(4) if one != axis)
+    step = np.abs(weights.astype(np.float64)).max(axis=others, keepdims=True) / 127
+    assert (np.abs(error) <= step / 2 + 1e-12).all()
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_corrected_convolution_of_rounded_weights_keeps_its_mean(groups):
+    rng = np.random.default_rng(groups)
+    weights, bias = rng.normal(size=(8, 4 // groups, 1, 1)).astype(np.float32), np.ones(8, np.float32)
+    images = rng.normal(2, 1, (10, 1, 4, 3, 3)).astype(np.float32)
+    model = one_convolution(weights, bias, groups)
+    means = ChannelMeans()
+    for image in images:
+        means.update({"x": image})
+    fixed = onnx.numpy_helper.to_array(onnx.load_from_string(corrected(model, means.means())).graph.initializer[1])
+    rounded = weights + rounding_error(weights, axis=0).astype(np.float32)
+
+    def mean(weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        session = onnxruntime.InferenceSession(one_convolution(weights, bias, groups))
+        return np.mean([session.run(None, {"x": image})[0] for image in images], axis=(0, 1, 3, 4))
+
+    expected = mean(weights, bias)
+    np.testing.assert_allclose(mean(rounded, fixed), expected, atol=2e-6)
+    assert np.abs(mean(rounded, bias) - expected).max() > 1e-4
+
+
+def one_convolution(weights: np.ndarray, bias: np.ndarray, groups: int) -> bytes:
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w", "b"], ["y"], group=groups)],
+        "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 4, 3, 3))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 8, 3, 3))],
+        [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(bias, "b")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+def test_bias_correction_brings_the_int8_scores_closer_to_the_float_ones(fp32_model, ready, ranges, pixels):
+    means = ChannelMeans()
+    observe(ready, pixels, means)
+    float_scores = scores(fp32_model, pixels)
+    stock = scores(quantize_onnx(ready, ranges), pixels) - float_scores
+    fixed = scores(quantize_onnx(corrected(ready, means.means()), ranges), pixels) - float_scores
+    assert np.abs(fixed.mean(axis=0)).max() <= np.abs(stock.mean(axis=0)).max() + 1e-3
 
 
 def test_a_tensor_without_a_range_is_refused(ready, ranges):

@@ -74,6 +74,20 @@ def test_real_photos_get_their_imagenet_class_and_folding_changes_nothing():
 
 
 @pytest.mark.tensorflow
+def test_folded_weights_written_back_give_the_same_model():
+    pytest.importorskip("tensorflow")
+    from edgeclf.models.folding import fold_batch_norm, restore_batch_norm
+
+    batch = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    model = build(image_size=32, classes=2)
+    expected = model.predict_on_batch(batch)
+    restore_batch_norm(fold_batch_norm(model.get_layer("block10_add").output, model.get_layer("logits").output), model)
+    assert np.abs(model.predict_on_batch(batch) - expected).max() < 1e-5
+    assert np.all(model.get_layer("block12_expand_bn").gamma.numpy() == 1)
+    assert not np.all(model.get_layer("block09_expand_bn").gamma.numpy() == 1)
+
+
+@pytest.mark.tensorflow
 def test_a_grey_model_gives_what_the_same_grey_gives_in_three_channels():
     pytest.importorskip("tensorflow")
     grey = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 1)).astype(np.uint8)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from edgeclf_calibration.bias_correction import ChannelMeans, corrected
 from edgeclf_calibration.observe import anchored, observe
 from edgeclf_calibration.onnx_int8 import optimised, quantize_onnx
-from edgeclf_calibration.ranges import Estimator, MinMax, Range
+from edgeclf_calibration.ranges import Estimator, MinMax, Observer, Range
 from edgeclf_calibration.selection import Selection, choose
 
 __all__ = [
+    "ChannelMeans",
     "Estimator",
     "MinMax",
+    "Observer",
     "Range",
     "Selection",
     "anchored",
     "choose",
+    "corrected",
     "observe",
     "optimised",
     "quantize_onnx",

@@ -1,4 +1,4 @@
-"""Runs an fp32 .onnx model over calibration images and shows every float tensor inside it to an estimator."""
+"""Runs an fp32 .onnx model over calibration images and shows every float tensor inside it to observers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf_calibration._imports import import_onnx, import_onnxruntime
-from edgeclf_calibration.ranges import Estimator
+from edgeclf_calibration.ranges import Observer
 from edgeclf_device.errors import DataError
 from edgeclf_device.progress import Progress, no_progress
 
@@ -35,17 +35,16 @@ def anchored(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def observe(
     model: bytes,
     pixels: NDArray[np.uint8],
-    estimator: Estimator,
-    *,
+    *observers: Observer,
     threads: int = 1,
     progress: Progress = no_progress,
 ) -> None:
-    """Run ``model`` on each image and hand all its float tensors to ``estimator``, one image at a time.
+    """Run ``model`` on each image and show all its float tensors to the observers, one image at a time.
 
     Args:
         model: fp32 .onnx bytes with one uint8 input of static shape (1, H, W, C).
         pixels: uint8 (N, H, W, C), prepared images.
-        estimator: receives tensors under their names in the graph.
+        *observers: are shown the tensors under their names in the graph.
         threads: how many to compute with.
         progress: shows one step for each image.
 
@@ -64,7 +63,9 @@ def observe(
     names = [output.name for output in session.get_outputs() if output.type == "tensor(float)"]
     for image in progress(pixels, "Observing ranges", len(pixels)):
         values: list[NDArray[Any]] = session.run(names, {model_input.name: image[np.newaxis]})
-        estimator.update(dict(zip(names, values, strict=True)))
+        tensors = dict(zip(names, values, strict=True))
+        for observer in observers:
+            observer.update(tensors)
 
 
 def _exposed(model: bytes) -> bytes:

@@ -20,13 +20,17 @@ class Range:
     high: float
 
 
-class Estimator(Protocol):
-    """Turns a stream of tensors into one range for each. ``name`` stands in the calibration record."""
-
-    name: str
+class Observer(Protocol):
+    """Is shown the tensors inside a network, image by image."""
 
     def update(self, tensors: Mapping[str, NDArray[np.floating[Any]]]) -> None:
         """Take in the tensors of one image, by name, of any shape."""
+
+
+class Estimator(Observer, Protocol):
+    """Turns a stream of tensors into one range for each. ``name`` stands in the calibration record."""
+
+    name: str
 
     def ranges(self) -> dict[str, Range]:
         """The range of every tensor seen so far."""

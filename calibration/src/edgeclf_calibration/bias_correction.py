@@ -1,0 +1,84 @@
+"""Bias correction: rounding weights to int8 shifts the mean of what a layer gives; the bias takes the shift back.
+
+Source: Nagel, van Baalen, Blankevoort, Welling, "Data-Free Quantization Through Weight Equalization and Bias
+Correction" (2019), section 4.2, with the mean input of each channel measured on calibration images instead of derived
+from batch normalization. Padding is passed over: at the border the input is taken to have its mean too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclf_calibration._imports import import_onnx
+
+NAME = "bias-correction"
+"""As it stands in the calibration record."""
+
+
+class ChannelMeans:
+    """Mean of every tensor's channels (its second axis), from a stream of tensors: an ``Observer``."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._counts: dict[str, int] = {}
+
+    def update(self, tensors: Mapping[str, NDArray[np.floating[Any]]]) -> None:
+        """Take in the tensors of one image; those with fewer than two axes have no channels."""
+        for name, values in tensors.items():
+            if values.ndim < 2:
+                continue
+            axes = tuple(axis for axis in range(values.ndim) if axis != 1)
+            mean = values.mean(axis=axes, dtype=np.float64)
+            self._sums[name] = self._sums.get(name, np.zeros_like(mean)) + mean
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, NDArray[np.float64]]:
+        """(channels,) for each tensor."""
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
+
+
+def rounding_error(weights: NDArray[np.floating[Any]], *, axis: int) -> NDArray[np.float64]:
+    """What rounding to int8, symmetric and with one scale for each index of ``axis``, adds to ``weights``."""
+    wide = weights.astype(np.float64)
+    others = tuple(one for one in range(wide.ndim) if one != axis)
+    largest = np.abs(wide).max(axis=others, keepdims=True)
+    scale = np.where(largest > 0, largest, 1.0) / 127
+    return np.asarray(np.rint(wide / scale) * scale - wide)
+
+
+def corrected(model: bytes, means: Mapping[str, NDArray[np.float64]]) -> bytes:
+    """The model with the bias of every convolution corrected for int8 weights.
+
+    Args:
+        model: .onnx bytes; result of ``optimised``.
+        means: channel means of the convolutions' inputs, by the names in ``model``; where one is missing, that
+            convolution stays as it is.
+
+    Raises:
+        DependencyError: onnx is not installed.
+    """
+    onnx = import_onnx()
+    proto = onnx.load_from_string(model)
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        has_bias = len(node.input) == 3 and node.input[2] in tensors
+        if node.op_type != "Conv" or not has_bias or node.input[0] not in means or node.input[1] not in tensors:
+            continue
+        bias = tensors[node.input[2]]
+        error = rounding_error(onnx.numpy_helper.to_array(tensors[node.input[1]]), axis=0)
+        values = onnx.numpy_helper.to_array(bias) - _shift(error, means[node.input[0]])
+        bias.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), bias.name))
+    result: bytes = proto.SerializeToString()
+    return result
+
+
+def _shift(error: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shift of each output channel's mean; ``error`` is (out, in / groups, …) and ``mean`` (in,)."""
+    taps = error.reshape(*error.shape[:2], -1).sum(axis=2)
+    groups = len(mean) // taps.shape[1]
+    by_group = taps.reshape(groups, -1, taps.shape[1])
+    return np.asarray(np.einsum("goi,gi->go", by_group, mean.reshape(groups, -1)).reshape(-1))

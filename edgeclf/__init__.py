@@ -1,0 +1,28 @@
+"""edgeclf: a folder of labelled images becomes a verified, quantized, self-describing classifier.
+
+The verbs of the command line are functions here: ``train``, ``evaluate``, ``export``, ``verify``, ``bench``. They are
+loaded when first used, so that importing edgeclf imports no framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_VERBS = {
+    "bench": "edgeclf_device.bench",
+    "evaluate": "edgeclf.evaluation.evaluate",
+    "export": "edgeclf.exporting.export",
+    "train": "edgeclf.training.train",
+    "verify": "edgeclf_device.verify",
+}
+
+__all__ = ["__version__", "bench", "evaluate", "export", "train", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _VERBS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_VERBS[name]), name)

@@ -1,0 +1,155 @@
+"""The host's own commands. Each is thin: parse, one library call, render."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeclf.cli.app import Engine, JsonFile, app
+from edgeclf.cli.progress import Bars
+
+Data = Annotated[Path, typer.Argument(help="A folder with one subfolder per class, or a CSV listing.")]
+Out = Annotated[Path, typer.Option(help="The folder to write; it must be new or empty.")]
+
+
+@app.command()
+def train(
+    data: Data,
+    out: Out,
+    backbone: Annotated[str | None, typer.Option(help="The network; see docs/reference/backbones.md.")] = None,
+    weights: Annotated[str | None, typer.Option(help="imagenet or none.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Total over all phases.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the square the model sees, in pixels.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the split, the weights and the augmentation.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file; see docs/reference/configuration.md.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One key of the configuration: a.b=value.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse unreadable images, not leave them out.")] = False,
+) -> None:
+    """Train a classifier on a folder of labelled images."""
+    from edgeclf.report.report import write_report
+    from edgeclf.training.config import load_config
+    from edgeclf.training.train import train as train_model
+
+    options = {"backbone": backbone, "weights": weights, "train.epochs": epochs, "image_size": image_size, "seed": seed}
+    named = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
+    resolved = load_config(config, [f"data={json.dumps(str(data))}", *(set_ or []), *named])
+    with Bars() as progress:
+        run = train_model(resolved, out=out, strict=strict, progress=progress)
+    for rejected in run.metrics["rejected"]:
+        typer.echo(f"edgeclf: left out: {rejected['path']}: {rejected['reason']}", err=True)
+    report = write_report(run)
+    test = run.metrics["splits"]["test"]
+    typer.echo(f"test accuracy {test['accuracy']:.4f} on {test['images']} images; run {out}; report {report}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run, an artifact or a bundle.")],
+    data: Annotated[Path, typer.Argument(help="A folder of labelled images, a CSV listing, or a run.")],
+    split: Annotated[str | None, typer.Option(help="train, val or test; default: test, where there is one.")] = None,
+    engine: Engine = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads the engine may compute with.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure the accuracy of a model, on any engine."""
+    from edgeclf.cli.tables import evaluation_table
+    from edgeclf.evaluation.evaluate import evaluate as evaluate_model
+
+    with Bars() as progress:
+        made = evaluate_model(model, data, split=split, engine=engine, threads=threads, progress=progress)
+    _write_json(json_file, {"format": [1, 0], "evaluations": [evaluation.to_json() for evaluation in made]})
+    evaluation_table(made)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run, as `edgeclf train` writes it.")],
+    out: Out,
+    format_: Annotated[list[str] | None, typer.Option("--format", help="tflite or onnx; default: both.")] = None,
+    scheme: Annotated[list[str] | None, typer.Option(help="fp32 or w8a8; default: both.")] = None,
+    max_drop: Annotated[float, typer.Option(help="Refuse an artifact that loses more points of accuracy.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the choice of calibration images.")] = 0,
+    calibration_images: Annotated[int, typer.Option(min=1, help="How many images to calibrate with.")] = 200,
+) -> None:
+    """Quantize a run to verified artifacts, each measured before it is let out."""
+    from edgeclf.cli.tables import artifact_table
+    from edgeclf.exporting.export import export as export_run
+    from edgeclf.exporting.request import FORMATS, SCHEMES
+    from edgeclf.report.measured import measured_report
+    from edgeclf.training.run import read_run
+
+    with Bars() as progress:
+        bundle = export_run(
+            run,
+            out,
+            formats=tuple(format_ or FORMATS),
+            schemes=tuple(scheme or SCHEMES),
+            max_drop=max_drop,
+            seed=seed,
+            calibration_images=calibration_images,
+            progress=progress,
+        )
+        rows, latency, report = measured_report(read_run(run), bundle, progress=progress)
+    artifact_table(rows, latency)
+    typer.echo(f"bundle {out}; report {report}")
+
+
+@app.command()
+def bench(
+    paths: Annotated[list[Path], typer.Argument(help="Artifacts or bundles; of a bundle, every artifact.")],
+    source: Annotated[str | None, typer.Option(help="Frames to measure with; default: a synthetic one.")] = None,
+    engine: Engine = None,
+    threads: Annotated[list[int] | None, typer.Option(help="Threads to compute with; may be repeated.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long to take samples, each artifact.")] = 3.0,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure each stage of each artifact: p50, p90 and p99 after warm-up."""
+    from edgeclf.cli.tables import bench_table
+    from edgeclf_device.bench import bench as measure
+    from edgeclf_device.bench import load_frames
+    from edgeclf_device.bundle import resolve
+
+    frames, description = (None, "") if source is None else load_frames(source)
+    with Bars() as progress:
+        measurements = [
+            measure(
+                file,
+                engine=engine,
+                threads=count,
+                frames=frames,
+                description=description,
+                seconds=seconds,
+                progress=progress,
+            )
+            for path in paths
+            for file in resolve(path)
+            for count in threads or [1]
+        ]
+    _write_json(json_file, {"format": [1, 0], "measurements": [taken.to_json() for taken in measurements]})
+    bench_table(measurements)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="New, empty, or an earlier quickstart's folder.")] = Path("quickstart"),
+    seed: Annotated[int, typer.Option(help="Of the split and the training.")] = 0,
+) -> None:
+    """Go the whole road on real data: train, export, verify, bench, classify."""
+    from edgeclf.cli.tables import quickstart_summary
+    from edgeclf.solar.images import NOTICE
+    from edgeclf.solar.quickstart import quickstart as go
+
+    typer.echo(NOTICE + "\n", err=True)
+    with Bars() as progress:
+        made = go(out, seed=seed, progress=progress)
+    quickstart_summary(made)
+
+
+def _write_json(path: Path | None, value: dict[str, Any]) -> None:
+    if path is not None:
+        from edgeclf_device.atomic import write_text
+
+        write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,101 @@
+"""Results as tables for people, at most 100 columns wide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from edgeclf.evaluation.evaluate import Evaluation
+    from edgeclf.report.report import ArtifactRow
+    from edgeclf.solar.quickstart import Quickstart
+    from edgeclf_device.bench import Measurement
+
+
+def evaluation_table(evaluations: Sequence[Evaluation]) -> None:
+    """One row a model: images, accuracy with its 95 % interval, macro F1."""
+    table = _table("model", "engine", "split", "images", "accuracy", "95 % interval", "macro F1")
+    for made in evaluations:
+        metrics = made.metrics
+        low, high = metrics["accuracy_interval_95"]
+        table.add_row(
+            made.model,
+            made.engine,
+            made.split,
+            str(metrics["images"]),
+            f"{100 * metrics['accuracy']:.2f} %",
+            f"{100 * low:.1f} to {100 * high:.1f}",
+            f"{metrics['f1_macro']:.4f}",
+        )
+    _print(table)
+
+
+def artifact_table(rows: Sequence[ArtifactRow], conditions: str) -> None:
+    """One row an artifact: size, accuracy, drop, agreement with Keras, latency."""
+    table = _table("artifact", "MB", "accuracy", "drop", "same label", "p50 ms", "p90 ms")
+    for row in rows:
+        table.add_row(
+            row.file,
+            f"{row.size_bytes / 1e6:.2f}",
+            f"{100 * row.accuracy:.2f} %",
+            f"{row.drop_points:+.2f}",
+            f"{100 * row.agreement:.2f} %",
+            f"{row.p50_ms:.2f}",
+            f"{row.p90_ms:.2f}",
+        )
+    _print(table)
+    Console().print(f"Drop in points and same label: against the Keras model. {conditions}", highlight=False)
+
+
+def bench_table(measurements: Sequence[Measurement]) -> None:
+    """Three percentiles of each stage, one row a stage."""
+    table = _table("artifact", "engine", "threads", "stage", "p50 ms", "p90 ms", "p99 ms", "samples")
+    for taken in measurements:
+        for stage in taken.samples_ns:
+            values = taken.percentiles_ms(stage)
+            table.add_row(
+                taken.artifact,
+                taken.engine,
+                str(taken.threads),
+                stage,
+                *(f"{values[name]:.3f}" for name in ("p50", "p90", "p99")),
+                str(len(taken.samples_ns[stage])),
+            )
+    _print(table)
+    first = measurements[0]
+    where = f"{first.environment.cpu}, {first.environment.cores} cores, load {first.environment.load_1_min}"
+    Console().print(f"{first.input}; {first.warmup} frames of warm-up; {where}", highlight=False)
+
+
+def quickstart_summary(made: Quickstart) -> None:
+    """The table of artifacts, a few classified images, and the three commands to try next."""
+    console = Console()
+    for frame, result in made.classified:
+        console.print(f"  {frame.name}: {result.label} {result.score:.2f}", highlight=False)
+    console.print()
+    artifact_table(made.rows, made.latency)
+    best = made.bundle.folder / f"{made.bundle.name}-w8a8.tflite"
+    images = Path(made.run.config.data).parent / "images"
+    console.print(f"\nReport: {made.report}\n\nTry next:", highlight=False)
+    for command in (
+        f"edgeclf inspect {best}",
+        f"edgeclf classify {best} --source {images} --max-frames 20",
+        f"edgeclf bench {made.bundle.folder} --threads 1 --threads 2",
+    ):
+        console.print(f"  {command}", highlight=False, soft_wrap=True)
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _print(table: Table) -> None:
+    Console().print(table)

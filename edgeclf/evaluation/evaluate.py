@@ -1,0 +1,127 @@
+"""Evaluate any model on labelled images: a run, a .keras file, an artifact or every artifact of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclf.data import cache
+from edgeclf.data.dataset import SPLIT_NAMES, Dataset
+from edgeclf.evaluation.scores import artifact_scores, keras_scores
+from edgeclf.training.metrics import classification_metrics
+from edgeclf.training.run import MODEL, Run, image_root, items, read_run
+from edgeclf_device.bundle import resolve
+from edgeclf_device.classifier import Classifier
+from edgeclf_device.errors import DataError, UsageError
+from edgeclf_device.preprocess import PrepareSpec
+from edgeclf_device.progress import Progress, no_progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How one model did.
+
+    Attributes:
+        model: file name.
+        engine: what executed it, with its version.
+        split: part of the data, or ``all``.
+        metrics: see ``classification_metrics``.
+    """
+
+    model: str
+    engine: str
+    split: str
+    metrics: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``evaluate --json`` writes for one model."""
+        return dict(vars(self))
+
+
+def evaluate(
+    model: Path,
+    data: Path,
+    *,
+    split: str | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    progress: Progress = no_progress,
+) -> tuple[Evaluation, ...]:
+    """Evaluate ``model`` on ``data``.
+
+    Args:
+        model: a run folder, an artifact or a bundle folder.
+        data: a folder with a subfolder per class, a CSV listing, or a run folder, whose own split is then used.
+        split: ``train``, ``val`` or ``test``; by default ``test`` where the data is split, otherwise all images.
+        engine, threads: what executes artifacts.
+
+    Returns:
+        One evaluation for each model file.
+
+    Raises:
+        DataError: no such images, or a class the model does not know.
+        UsageError: ``split`` of data that has none.
+        ModelError, DependencyError: the model can't be opened.
+    """
+    if (model / MODEL).is_file():
+        run = read_run(model)
+        dataset, pixels, part = _images(data, run.spec, split, progress)
+        true = _class_indices(dataset, run.labels)
+        scores = keras_scores(run.model_path, pixels, progress=progress)
+        figures = classification_metrics(true, scores, run.labels)
+        made = [Evaluation(model=run.model_path.name, engine="keras", split=part, metrics=figures)]
+    else:
+        made = []
+        for file in resolve(model):
+            with Classifier.open(file, engine=engine, threads=threads) as classify:
+                dataset, pixels, part = _images(data, classify.manifest.preprocessing, split, progress)
+                true = _class_indices(dataset, classify.labels)
+                scores = artifact_scores(classify, pixels, progress=progress)
+                ran_on = f"{classify.engine.name} {classify.engine.version}"
+                figures = classification_metrics(true, scores, classify.labels)
+                made.append(Evaluation(model=file.name, engine=ran_on, split=part, metrics=figures))
+    return tuple(made)
+
+
+def _images(
+    data: Path, spec: PrepareSpec, split: str | None, progress: Progress
+) -> tuple[Dataset, NDArray[np.uint8], str]:
+    """The images asked for with their pixels, and the name of the part of the data they are."""
+    if (data / MODEL).is_file():
+        dataset, pixels = _images_of(read_run(data), spec, progress)
+    else:
+        dataset, pixels = cache.load(data, spec, progress=progress)
+    parts = {item.split for item in dataset.items} - {None}
+    if split is None and not parts:
+        return dataset, pixels, "all"
+    wanted = split or "test"
+    rows = [row for row, item in enumerate(dataset.items) if item.split == wanted]
+    if not rows:
+        raise UsageError(
+            f"{data} has no images in the split {wanted!r}; "
+            + (f"it has {', '.join(sorted(map(str, parts)))}." if parts else "leave --split out, or name a run.")
+        )
+    return replace(dataset, items=tuple(dataset.items[row] for row in rows)), pixels[rows], wanted
+
+
+def _images_of(run: Run, spec: PrepareSpec, progress: Progress) -> tuple[Dataset, NDArray[np.uint8]]:
+    root, chosen = image_root(run), items(run, SPLIT_NAMES)
+    dataset = Dataset(root=root, labels=run.labels, items=chosen)
+    return dataset, cache.pixels(chosen, root, spec, progress=progress)
+
+
+def _class_indices(dataset: Dataset, labels: Sequence[str]) -> NDArray[np.int64]:
+    """The class of each image as the model counts them."""
+    unknown = [label for label in dataset.labels if label not in labels]
+    if unknown:
+        raise DataError(
+            f"The model knows the classes {', '.join(labels)}, but the data also has {', '.join(unknown)}; "
+            "rename or remove those folders."
+        )
+    place = np.array([list(labels).index(label) for label in dataset.labels])
+    return place[[item.label for item in dataset.items]].astype(np.int64)

@@ -1,0 +1,242 @@
+"""Keras to TensorFlow Lite and to ONNX. Imports TensorFlow: runs in the child process alone."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclf.exporting import keras_bias
+from edgeclf.exporting.job import Job
+from edgeclf_calibration.onnx_canonical import canonical
+from edgeclf_device.errors import DataError, DependencyError, ModelError
+from edgeclf_device.golden import GENERATOR, golden_input
+
+ENDPOINT = "serve"
+ONNX_OPSET = 17
+"""The newest that both tf2onnx writes well and the ONNX Runtime of JetPack 6 reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A loaded Keras model, a folder for intermediate files and the pixels to calibrate with."""
+
+    keras_model: Any
+    shape: tuple[int, int, int]
+    folder: Path
+    calibration: NDArray[np.uint8] | None
+
+
+def load(job: Job) -> Source:
+    """Load the job's model without executing any code that came with it, and its calibration pixels.
+
+    Raises:
+        DependencyError: TensorFlow or Keras is not installed.
+        ModelError: the file is no Keras model, holds code (a Lambda layer), or is of another shape than the job says.
+    """
+    try:
+        import keras
+        import tensorflow as tf
+    except ImportError as error:
+        raise DependencyError(
+            f'Export needs TensorFlow, which does not import here ({error}): pip install "edgeclf[tensorflow]".'
+        ) from error
+    tf.get_logger().setLevel(logging.ERROR)
+    # Two exports of one model must be equal, and the correction of biases is computed here.
+    keras.utils.set_random_seed(0)
+    tf.config.experimental.enable_op_determinism()
+    try:
+        model = keras.saving.load_model(job.keras_model, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever the damaged part caused
+        raise ModelError(
+            f"{job.keras_model} can't be loaded as a Keras model ({_first_line(error)}); train again or copy it again."
+        ) from error
+    _check_shapes(model, job)
+    calibration = None if job.calibration is None else np.load(job.calibration, allow_pickle=False)
+    return Source(keras_model=model, shape=job.shape, folder=Path(job.folder), calibration=calibration)
+
+
+def scores(source: Source, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The Keras model's scores, float32 (N, classes), for uint8 (N, height, width, channels), one image at a time."""
+    rows = [np.asarray(source.keras_model(image[np.newaxis], training=False))[0] for image in pixels]
+    return np.stack(rows)
+
+
+def golden_scores(source: Source, seeds: tuple[int, ...]) -> NDArray[np.float32]:
+    """The Keras model's scores, float32 (seeds, classes), for the golden input of each seed."""
+    return scores(source, np.stack([golden_input(GENERATOR, seed, source.shape) for seed in seeds]))
+
+
+def tflite_fp32(source: Source) -> bytes:
+    """A float .tflite model: uint8 image in, float32 scores out, the cast inside."""
+    return _converted(_converter(source, source.keras_model, "uint8"))
+
+
+def tflite_w8a8(source: Source) -> bytes:
+    """A .tflite model with int8 inside and uint8 at both ends, calibrated by TensorFlow on the source's pixels.
+
+    Where the network begins with a Rescaling of one scale and offset, that becomes the quantization of the input: the
+    pixels reach the first layer exactly. Left in the graph, int8 multiplication and addition would round them twice.
+
+    Raises:
+        DataError: there are no calibration pixels.
+        ModelError: a layer has no int8 form, or the input would not be plain pixels.
+    """
+    import tensorflow as tf
+
+    if source.calibration is None:
+        raise DataError("Static int8 needs calibration images, but there are none; export from a run with images.")
+    rescaling, network = _split_rescaling(source.keras_model)
+    images = _Images(pixels=source.calibration, rescaling=rescaling)
+    network = keras_bias.corrected(network, images[: keras_bias.MEAN_IMAGES])
+    converter = _converter(source, network, images.dtype)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([images[place : place + 1]] for place in range(len(images)))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.uint8
+    converter.inference_output_type = tf.uint8
+    model = _converted(converter)
+    if rescaling is not None:
+        _check_input(model, rescaling)
+    return model
+
+
+def onnx_fp32(source: Source) -> bytes:
+    """A float .onnx model: uint8 image in, float32 scores out, the cast inside; canonical bytes.
+
+    Raises:
+        DependencyError: tf2onnx is not installed.
+    """
+    import tensorflow as tf
+
+    try:
+        import tf2onnx
+    except ImportError as error:
+        raise DependencyError(
+            f'Export to ONNX needs tf2onnx, which does not import here ({error}): pip install "edgeclf[onnxruntime]".'
+        ) from error
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    signature = _signature(source, "uint8")
+    function = tf.function(lambda image: source.keras_model(image, training=False), input_signature=signature)
+    proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=ONNX_OPSET)
+    return canonical(proto.SerializeToString(), inputs=("image",), outputs=("scores",))
+
+
+CONVERTERS: dict[str, Callable[[Source], bytes]] = {
+    "tflite-fp32": tflite_fp32,
+    "tflite-w8a8": tflite_w8a8,
+    "onnx-fp32": onnx_fp32,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rescaling:
+    """What a network does to its pixels first: ``pixel * scale + offset``."""
+
+    scale: float
+    offset: float
+
+    def of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return pixels.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    """Calibration images as the network behind ``rescaling`` takes them."""
+
+    pixels: NDArray[np.uint8]
+    rescaling: _Rescaling | None
+
+    @property
+    def dtype(self) -> str:
+        return "uint8" if self.rescaling is None else "float32"
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        return self.pixels[part] if self.rescaling is None else self.rescaling.of(self.pixels[part])
+
+
+def _split_rescaling(model: Any) -> tuple[_Rescaling | None, Any]:
+    """The Rescaling that ``model`` begins with and the network behind it, or None and the model itself."""
+    import keras
+
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    first = layers[0]
+    begins = isinstance(first, keras.layers.Rescaling) and first.input is model.inputs[0]
+    if not begins or np.ndim(first.scale) or np.ndim(first.offset):
+        return None, model
+    try:
+        network = keras.Model(first.output, model.output)
+    except ValueError:  # something else reads the pixels too
+        return None, model
+    return _Rescaling(scale=float(first.scale), offset=float(first.offset)), network
+
+
+def _signature(source: Source, dtype: str) -> list[Any]:
+    """One prepared image, (1, height, width, channels), static."""
+    import tensorflow as tf
+
+    return [tf.TensorSpec((1, *source.shape), dtype, name="image")]
+
+
+def _converter(source: Source, network: Any, dtype: str) -> Any:
+    """From a SavedModel: converting from a bare function drops the weights of a Keras 3 model without an error."""
+    import keras
+    import tensorflow as tf
+
+    path = Path(tempfile.mkdtemp(dir=source.folder)) / "saved_model"
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    archive.add_endpoint(
+        ENDPOINT, lambda image: network(image, training=False), input_signature=_signature(source, dtype)
+    )
+    archive.write_out(str(path), verbose=False)
+    return tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=[ENDPOINT])
+
+
+def _converted(converter: Any) -> bytes:
+    model: bytes = converter.convert()
+    return model
+
+
+def _check_input(model: bytes, rescaling: _Rescaling) -> None:
+    """Check that the uint8 input stands for pixels: that value q means what the network's Rescaling makes of q."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    (details,) = Interpreter(model_content=model).get_input_details()
+    scale, zero_point = details["quantization"]
+    pixels = np.arange(256, dtype=np.uint8)
+    error = np.abs((pixels.astype(np.float32) - zero_point) * scale - rescaling.of(pixels)).max()
+    if not error <= abs(rescaling.scale) / 100:
+        raise ModelError(
+            f"The uint8 input must stand for the pixels 0 to 255, but the converter gave it the scale {scale} and "
+            f"the zero point {zero_point}, which are {error:.3g} off; the Rescaling's offset / scale must be a whole "
+            "number from -255 to 0."
+        )
+
+
+def _check_shapes(model: Any, job: Job) -> None:
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ModelError(
+            f"A classifier must have one input and one output, but the model has {len(model.inputs)} and "
+            f"{len(model.outputs)}; wrap it in a model with one of each."
+        )
+    image, scores = tuple(model.inputs[0].shape[1:]), tuple(model.outputs[0].shape[1:])
+    if image != job.shape:
+        raise ModelError(f"The preprocessing makes {job.shape} but the model's input is {image}; train again.")
+    if scores != (job.classes,):
+        raise ModelError(
+            f"There are {job.classes} labels but the model's output is {scores}; give one label for each output."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,169 @@
+"""Runs a converted model on the images that judge it and on the golden input, through the device's own engines."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclf_device.classifier import as_batch, scores_of
+from edgeclf_device.engines import Engine, open_engine
+from edgeclf_device.errors import GateError, ModelError
+from edgeclf_device.golden import GENERATOR, golden_input
+from edgeclf_device.manifest import Certificate, Container, Golden, Scheme, Tensor
+from edgeclf_device.preprocess import PrepareSpec
+from edgeclf_device.progress import Progress, no_progress
+
+
+class Pixels(Sized, Iterable[NDArray[np.uint8]], Protocol):
+    """Prepared images, each uint8 (H, W, C): an array of them, or a part of a data set."""
+
+
+_FLOAT_TOLERANCE = 1e-5
+_SAME_MODEL_TOLERANCE = 0.01
+_TOLERANCE: Mapping[Scheme, float] = {"fp32": _FLOAT_TOLERANCE, "w8a8": 1 / 256}
+"""How far a golden score may be off on another board: 1e-5 in float, one step of the uint8 scores in static int8."""
+
+
+def run_images(
+    model: bytes,
+    container: Container,
+    tensors: tuple[Tensor, Tensor],
+    pixels: Pixels,
+    *,
+    threads: int,
+    description: str,
+    progress: Progress = no_progress,
+) -> tuple[NDArray[np.float32], str]:
+    """(scores of each image, float32 (N, classes), dequantized; the engine with its version).
+
+    Args:
+        model: model bytes.
+        container: what they are.
+        tensors: input and output as the manifest will state them.
+        pixels: prepared images, each uint8 (H, W, C).
+        threads: how many to compute with.
+        description: what the progress is of.
+        progress: shows one step for each image.
+
+    Raises:
+        DependencyError: the container's engine is not installed.
+        ModelError: the engine refuses the model, or a score is NaN or infinite.
+    """
+    image_tensor, scores_tensor = tensors
+    engine: Engine = open_engine(model, container, threads=threads)
+    try:
+        rows = [
+            scores_of(engine.run(as_batch(image, image_tensor)), scores_tensor)
+            for image in progress(pixels, description, len(pixels))
+        ]
+        name = f"{engine.name} {engine.version}"
+    finally:
+        engine.close()
+    scores = np.stack(rows)
+    if not np.isfinite(scores).all():
+        raise ModelError("The converted model answers NaN or infinity; look for a diverged training and train again.")
+    return scores, name
+
+
+def certify(
+    scores: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    true: NDArray[np.int64],
+    *,
+    split: str,
+    max_drop_points: float,
+    engine: str,
+) -> Certificate:
+    """Compare an artifact's scores with the Keras model's on the same images.
+
+    Args:
+        scores: float32 (N, classes), of the artifact.
+        reference: float32 (N, classes), of the Keras model.
+        true: (N,) class indices.
+        split: name of the part of the data that the images are.
+        max_drop_points: the gate, written into the certificate; ``require_within`` enforces it.
+        engine: what gave ``scores``.
+    """
+    predicted, expected = scores.argmax(axis=1), reference.argmax(axis=1)
+    right, right_before = int((predicted == true).sum()), int((expected == true).sum())
+    return Certificate(
+        split=split,
+        images=len(true),
+        accuracy=right / len(true),
+        reference_accuracy=right_before / len(true),
+        drop_points=(right_before - right) * 100 / len(true),
+        agreement=int((predicted == expected).sum()) / len(true),
+        max_drop_points=max_drop_points,
+        engine=engine,
+    )
+
+
+def require_same_model(probe: Sequence[Sequence[float]], reference: NDArray[np.float32], keras_model: Path) -> None:
+    """Check that the scores kept in a run are those of its model on its images, by running a few again.
+
+    Args:
+        probe: the model's scores now, for the first images.
+        reference: float32 (N, classes), the scores kept.
+        keras_model: path of the model, for the message.
+
+    Raises:
+        ModelError: they differ by more than another machine's arithmetic explains.
+    """
+    difference = float(np.abs(np.asarray(probe, np.float32) - reference[: len(probe)]).max())
+    if not difference <= _SAME_MODEL_TOLERANCE:
+        raise ModelError(
+            f"{keras_model} gives other scores than its run kept for the same images (by {difference:.3g}, allowed "
+            f"{_SAME_MODEL_TOLERANCE}): the model or the images were changed after the training; train again."
+        )
+
+
+def require_within(certificates: Mapping[str, Certificate]) -> None:
+    """Check every artifact, by file name, against its gate.
+
+    Raises:
+        GateError: one or more lose more than allowed; the message is a table of all.
+    """
+    if all(one.drop_points <= one.max_drop_points for one in certificates.values()):
+        return
+    width = max(len(file) for file in certificates)
+    rows = [f"  {'artifact':{width}}  accuracy  drop (points)  agreement"]
+    for file, one in certificates.items():
+        verdict = "" if one.drop_points <= one.max_drop_points else "  beyond the gate"
+        rows.append(f"  {file:{width}}  {one.accuracy:8.4f}  {one.drop_points:13.2f}  {one.agreement:9.4f}{verdict}")
+    first = next(iter(certificates.values()))
+    raise GateError(
+        f"An artifact may lose {first.max_drop_points:g} points of the Keras model's {first.reference_accuracy:.4f} "
+        f"on {first.images} {first.split} images, but not all keep to it; nothing was written.\n"
+        + "\n".join(rows)
+        + "\nLeave the scheme out with --scheme, calibrate with other images, or allow more with --max-drop."
+    )
+
+
+def choose_golden_seed(scores: Mapping[int, Sequence[float]]) -> int:
+    """The seed whose golden input the Keras model is surest of, so that rounding can't change the label.
+
+    Args:
+        scores: the Keras model's scores for each seed's golden input.
+    """
+    margins = {seed: float(np.subtract(*np.sort(row)[-1:-3:-1])) for seed, row in scores.items()}
+    return max(margins, key=lambda seed: (margins[seed], -seed))
+
+
+def golden_of(
+    model: bytes, container: Container, scheme: Scheme, tensors: tuple[Tensor, Tensor], spec: PrepareSpec, *, seed: int
+) -> Golden:
+    """The golden input of ``seed`` and the scores that this very model gives it on one thread."""
+    pixels = golden_input(GENERATOR, seed, spec.shape)
+    scores, _ = run_images(model, container, tensors, pixels[np.newaxis], threads=1, description="Golden input")
+    return Golden(
+        generator=GENERATOR,
+        seed=seed,
+        input_sha256=hashlib.sha256(pixels.tobytes()).hexdigest(),
+        scores=tuple(float(score) for score in scores[0]),
+        tolerance=_TOLERANCE[scheme],
+    )

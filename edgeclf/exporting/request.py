@@ -1,0 +1,86 @@
+"""What an export is asked for, and whether this machine can do it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, cast, get_args
+
+from edgeclf_device.engines import ENGINES_OF, installed
+from edgeclf_device.errors import DependencyError, UsageError
+from edgeclf_device.manifest import Container, Scheme
+
+FORMATS: tuple[Container, ...] = get_args(Container)
+SCHEMES: tuple[Scheme, ...] = ("fp32", "w8a8")
+CALIBRATION_IMAGES = 200
+MAX_DROP_POINTS = 1.0
+TIMEOUT_S = 1800.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for; see ``edgeclf.exporting.export``."""
+
+    formats: tuple[Container, ...] = FORMATS
+    schemes: tuple[Scheme, ...] = SCHEMES
+    calibration_images: int = CALIBRATION_IMAGES
+    max_drop_points: float = MAX_DROP_POINTS
+    seed: int = 0
+    threads: int = 2
+    timeout_s: float = TIMEOUT_S
+
+    @property
+    def conversions(self) -> tuple[str, ...]:
+        """What the child process must convert to; static int8 ONNX is made from float ONNX without it."""
+        tflite = [f"tflite-{scheme}" for scheme in self.schemes if "tflite" in self.formats]
+        return (*tflite, "onnx-fp32") if "onnx" in self.formats else tuple(tflite)
+
+
+def request(formats: Sequence[str], schemes: Sequence[str], **options: Any) -> Request:
+    """A request with ``formats`` and ``schemes`` checked, ordered and without repetitions.
+
+    Raises:
+        UsageError: an unknown format or scheme, or none; fewer than one thread or calibration image; a negative drop.
+    """
+    made = Request(
+        formats=cast("tuple[Container, ...]", _among("format", formats, FORMATS)),
+        schemes=cast("tuple[Scheme, ...]", _among("scheme", schemes, SCHEMES)),
+        **options,
+    )
+    for name in ("threads", "calibration_images"):
+        if getattr(made, name) < 1:
+            raise UsageError(f"{name} must be at least 1, but it is {getattr(made, name)}.")
+    if not made.max_drop_points >= 0:
+        raise UsageError(f"max_drop must be at least 0 points, but it is {made.max_drop_points}.")
+    return made
+
+
+def require_packages(formats: Sequence[Container]) -> None:
+    """Fail before any work where a package that the end of it needs is not installed.
+
+    Raises:
+        DependencyError: the message names the extra.
+    """
+    needed = {"tensorflow": "tensorflow", "keras": "tensorflow"}
+    if "onnx" in formats:
+        needed |= {"tf2onnx": "onnxruntime", "onnx": "onnxruntime"}
+    for package, extra in needed.items():
+        if find_spec(package) is None:
+            raise DependencyError(f'Export needs {package}, which is not installed: pip install "edgeclf[{extra}]".')
+    for container in formats:
+        engine = ENGINES_OF[container][0]
+        if not installed(engine):
+            raise DependencyError(
+                f"Every artifact is run before it is written, but the engine {engine} for .{container} is not "
+                f'installed: pip install "edgeclf[{engine}]", or export the other format alone.'
+            )
+
+
+def _among(what: str, given: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """``given`` in the order of ``known``."""
+    unknown = [item for item in given if item not in known]
+    if unknown or not given:
+        received = f"{', '.join(unknown)} was asked for" if unknown else "none was named"
+        raise UsageError(f"A {what} must be one of {', '.join(known)}, but {received}.")
+    return tuple(item for item in known if item in given)

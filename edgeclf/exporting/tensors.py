@@ -1,0 +1,80 @@
+"""What goes into and comes out of a converted model, read from the model itself, and what conversion must not leave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgeclf_device.engines import missing, open_engine
+from edgeclf_device.errors import ModelError
+from edgeclf_device.manifest import Container, Scheme, Tensor
+from edgeclf_device.quantization import Quantization
+
+
+def tensors_of(model: bytes, container: Container, scheme: Scheme) -> tuple[Tensor, Tensor]:
+    """The manifest's input and output of a model; the input's uint8 values are the pixels as they are.
+
+    Raises:
+        ModelError: the input is not uint8, or a static int8 .tflite model still holds float tensors.
+        DependencyError: the container's engine is not installed.
+    """
+    image, scores = _tflite(model, scheme) if container == "tflite" else _other(model, container)
+    if image.dtype != "uint8":
+        raise ModelError(f"The model must take pixels as uint8, but the converter made its input {image.dtype}.")
+    return image, scores
+
+
+def _other(model: bytes, container: Container) -> tuple[Tensor, Tensor]:
+    engine = open_engine(model, container)
+    try:
+        image = Tensor(name=engine.input_name, dtype=engine.input_dtype, shape=engine.input_shape, layout="NHWC")
+        scores = Tensor(name=engine.output_name, dtype=engine.output_dtype, shape=engine.output_shape, layout="NC")
+    finally:
+        engine.close()
+    return image, scores
+
+
+def _tflite(model: bytes, scheme: Scheme) -> tuple[Tensor, Tensor]:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise missing("litert", error) from error
+    # The plain kernels: a delegate would hide tensors of the graph.
+    interpreter = Interpreter(model_content=model, experimental_op_resolver_type=_plain_kernels())
+    interpreter.allocate_tensors()
+    (image,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
+    if scheme == "w8a8":
+        _check_integers(interpreter.get_tensor_details())
+    quantized = np.issubdtype(scores["dtype"], np.integer)
+    return _tensor(image, "NHWC", None), _tensor(scores, "NC", _quantization(scores) if quantized else None)
+
+
+def _check_integers(details: list[Any]) -> None:
+    floats = [str(one["name"]) for one in details if one["dtype"] == np.float32]
+    if floats:
+        raise ModelError(
+            f"Every tensor of a w8a8 model must hold integers, but the converter left {len(floats)} in float (the "
+            f"first is {floats[0]}); let the model begin with a Rescaling of one scale and offset, or leave w8a8 out."
+        )
+
+
+def _plain_kernels() -> Any:
+    from ai_edge_litert.interpreter import OpResolverType
+
+    return OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+
+
+def _quantization(details: Any) -> Quantization:
+    scale, zero_point = details["quantization"]
+    return Quantization(scale=float(scale), zero_point=int(zero_point))
+
+
+def _tensor(details: Any, layout: str, quantization: Quantization | None) -> Tensor:
+    return Tensor(
+        name=str(details["name"]),
+        dtype=np.dtype(details["dtype"]).name,
+        shape=tuple(int(side) for side in details["shape"]),
+        layout=layout,
+        quantization=quantization,
+    )

@@ -1,0 +1,1 @@
+"""The quickstart: the whole road on real pictures of solar cells."""

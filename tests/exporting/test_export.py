@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from edgeclf.exporting.export import export, export_subject
+from edgeclf.exporting.request import request
+from edgeclf.exporting.run_subject import read_subject
+from edgeclf_device import Classifier
+from edgeclf_device.artifact import read_artifact
+from edgeclf_device.errors import DependencyError, GateError, ModelError, SystemStateError, UsageError
+from edgeclf_device.verify import verify
+
+pytestmark = pytest.mark.tensorflow
+FILES = ("klein-fp32.tflite", "klein-w8a8.tflite", "klein-fp32.onnx", "klein-w8a8.onnx")
+
+
+@pytest.fixture(scope="module")
+def bundle(run_folder, tmp_path_factory):
+    return export(run_folder, tmp_path_factory.mktemp("out") / "Bündel")
+
+
+@pytest.fixture(scope="module")
+def subject(run_folder):
+    return read_subject(run_folder)
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_bundle_holds_every_artifact_and_its_index_and_nothing_else(bundle):
+    assert entries(bundle.folder) == sorted([*FILES, "bundle.json"])
+    assert [entry.file for entry in bundle.artifacts] == list(FILES)
+    assert verify(bundle.folder).ok
+
+
+def test_every_artifact_says_what_it_is_and_what_was_measured_on_it(bundle, subject):
+    for file in FILES:
+        manifest = read_artifact(bundle.folder / file).manifest
+        assert manifest.labels == ("Fläche", "gerändert")
+        assert manifest.preprocessing == subject.spec
+        assert (manifest.inputs[0].dtype, manifest.inputs[0].shape) == ("uint8", (1, 32, 32, 3))
+        assert manifest.certificate.images == len(subject.test) == 18
+        assert manifest.certificate.agreement >= 0.9
+        assert manifest.golden.tolerance == (1e-5 if manifest.scheme == "fp32" else 1 / 256)
+        assert (manifest.calibration is not None) == (manifest.scheme == "w8a8")
+        assert set(manifest.provenance) >= {"weights_sha256", "data_sha256", "config_sha256", "versions"}
+
+
+def test_the_calibration_images_are_training_images(bundle, subject):
+    record = read_artifact(bundle.folder / "klein-w8a8.onnx").manifest.calibration
+    assert set(record["digests"]) <= set(subject.train.digests)
+    assert not set(record["digests"]) & set(subject.test.digests)
+    assert record == read_artifact(bundle.folder / "klein-w8a8.tflite").manifest.calibration
+
+
+def test_an_artifact_alone_classifies_a_frame(bundle, subject):
+    for file in FILES:
+        with Classifier.open(bundle.folder / file) as classify:
+            found = [classify(image).label for image in subject.test]
+        assert np.mean([label == subject.labels[one] for label, one in zip(found, subject.test.true, strict=True)]) == 1
+
+
+def test_stock_engines_open_the_files_and_give_the_golden_scores(bundle, subject):
+    image = next(iter(subject.test))[np.newaxis]
+    for file in FILES[:2]:
+        stock = Interpreter(model_path=str(bundle.folder / file))
+        stock.allocate_tensors()
+        stock.set_tensor(stock.get_input_details()[0]["index"], image)
+        stock.invoke()
+        assert stock.get_tensor(stock.get_output_details()[0]["index"]).argmax() == subject.test.true[0]
+    for file in FILES[2:]:
+        onnx.checker.check_model(onnx.load(bundle.folder / file), full_check=True)
+        session = onnxruntime.InferenceSession(bundle.folder / file, providers=["CPUExecutionProvider"])
+        assert session.run(["scores"], {"image": image})[0].argmax() == subject.test.true[0]
+
+
+def test_the_int8_tflite_model_is_all_integer_and_its_input_is_the_pixels(bundle):
+    stock = Interpreter(model_content=read_artifact(bundle.folder / "klein-w8a8.tflite").model)
+    stock.allocate_tensors()
+    (image,) = stock.get_input_details()
+    assert image["dtype"] == np.uint8
+    assert image["quantization"] == (1 / 128, 127)
+    assert stock.get_output_details()[0]["quantization"] == (1 / 256, 0)
+    assert not [one["name"] for one in stock.get_tensor_details() if one["dtype"] == np.float32]
+
+
+def test_a_second_export_is_identical(bundle, run_folder, tmp_path):
+    moved = tmp_path / "elsewhere" / "run"
+    shutil.copytree(run_folder, moved)
+    again = export(moved, tmp_path / "again")
+    for file in FILES:
+        assert (again.folder / file).read_bytes() == (bundle.folder / file).read_bytes(), file
+    assert dataclasses.replace(again, folder=bundle.folder, created=bundle.created) == bundle
+
+
+def test_no_path_and_no_user_stands_in_an_artifact(bundle, run_folder):
+    for file in FILES:
+        data = (bundle.folder / file).read_bytes()
+        for word in (str(run_folder), run_folder.parent.name, str(Path.home()), sys.prefix, os.uname().nodename):
+            assert len(word) < 4 or word.encode() not in data, (file, word)
+
+
+def test_a_drop_beyond_the_gate_writes_nothing(subject, tmp_path):
+    spoilt = np.array(subject.test.pixels)
+    spoilt[subject.test.rows[8:]] = 255 - spoilt[subject.test.rows[8:]] // 255
+    test = dataclasses.replace(subject.test, pixels=spoilt)
+    with pytest.raises(GateError, match=r"klein-fp32\.tflite .*beyond the gate"):
+        export_subject(dataclasses.replace(subject, test=test), tmp_path / "out", request(["tflite"], ["fp32"]))
+    assert entries(tmp_path) == []
+
+
+def test_a_full_disk_in_the_converter_writes_nothing(run_folder, tmp_path):
+    # 26 kB hold the job and the probe images, but not the SavedModel.
+    code = (
+        "import resource, sys; from pathlib import Path; from edgeclf.exporting.export import export\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (26_000, 26_000))\n"
+        "try: export(Path(sys.argv[1]), Path(sys.argv[2]), formats=['tflite'], schemes=['fp32'])\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    command = [sys.executable, "-c", code, run_folder, tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("SystemStateError"), done
+    assert "could not write" in done.stdout or "could not be written" in done.stdout
+    assert entries(tmp_path) == []
+
+
+def test_ctrl_c_ends_the_converter_and_writes_nothing(run_folder, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from edgeclf.exporting.export import export\n"
+        "export(*map(Path, sys.argv[1:]))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, run_folder, tmp_path / "out"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        for _ in range(600):
+            if list(tmp_path.glob(".out.*/.work/job.json")):
+                break
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in stderr
+    assert entries(tmp_path) == []
+
+
+def test_a_converter_that_takes_too_long_writes_nothing(run_folder, tmp_path):
+    with pytest.raises(SystemStateError, match=r"may take 0\.5 s"):
+        export(run_folder, tmp_path / "out", timeout_s=0.5)
+    assert entries(tmp_path) == []
+
+
+def test_an_output_folder_with_something_in_it_is_refused_before_any_work(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="new or empty"):
+        export(tmp_path / "no such run", tmp_path / "out")
+
+
+def test_a_missing_package_is_named_with_its_extra_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("edgeclf.exporting.request.find_spec", lambda name: None if name == "tf2onnx" else object())
+    with pytest.raises(DependencyError, match=r"edgeclf\[onnxruntime\]"):
+        export(tmp_path / "no such run", tmp_path / "out")
+    monkeypatch.setattr("edgeclf.exporting.request.installed", lambda engine: engine != "litert")
+    with pytest.raises(DependencyError, match=r"edgeclf\[litert\]"):
+        export(tmp_path / "no such run", tmp_path / "out", formats=["tflite"])
+
+
+def test_a_model_that_was_replaced_after_the_training_is_refused(run_folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    with (run / "model.keras").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(ModelError, match="SHA-256"):
+        export(run, tmp_path / "out")
+
+
+def test_scores_with_another_number_of_classes_than_labels_are_refused(run_folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    with np.load(run / "predictions.npz") as arrays:
+        kept = dict(arrays)
+    kept["scores"] = np.pad(kept["scores"], ((0, 0), (0, 1)))
+    np.savez(run / "predictions.npz", **kept)
+    with pytest.raises(ModelError, match="2 labels but the scores"):
+        export(run, tmp_path / "out")

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeclf.exporting.measure import certify, choose_golden_seed, require_same_model, require_within
+from edgeclf.exporting.request import request
+from edgeclf_device.errors import GateError, ModelError, UsageError
+
+TRUE = np.array([0, 0, 1, 1, 1, 0, 1, 0, 0, 1])
+
+
+def scores_for(predicted) -> np.ndarray:
+    return np.eye(2, dtype=np.float32)[np.asarray(predicted)] * 0.8 + 0.1
+
+
+def certificate(predicted, max_drop_points=1.0):
+    keras = scores_for([0, 0, 1, 1, 1, 0, 1, 0, 1, 0])  # 8 of 10 right
+    return certify(
+        scores_for(predicted), keras, TRUE, split="test", max_drop_points=max_drop_points, engine="litert 1.0"
+    )
+
+
+def test_a_certificate_counts_right_answers_and_equal_ones():
+    one = certificate([1, 0, 1, 1, 1, 0, 1, 0, 0, 0])
+    assert (one.images, one.split, one.engine) == (10, "test", "litert 1.0")
+    assert (one.accuracy, one.reference_accuracy) == (0.8, 0.8)
+    assert (one.drop_points, one.agreement) == (0.0, 0.8)
+
+
+def test_a_drop_beyond_the_gate_is_refused_with_a_row_for_every_artifact():
+    good, bad = certificate(TRUE), certificate([1, 1, 1, 1, 1, 0, 1, 0, 1, 0])
+    with pytest.raises(GateError) as caught:
+        require_within({"a-fp32.onnx": good, "a-w8a8.tflite": bad})
+    lines = str(caught.value).splitlines()
+    assert re.fullmatch(r"  a-fp32\.onnx +1\.0000 +-20\.00 +0\.8000", lines[2])
+    assert re.fullmatch(r"  a-w8a8\.tflite +0\.6000 +20\.00 +0\.8000  beyond the gate", lines[3])
+    assert caught.value.exit_code == 6
+
+
+def test_a_drop_of_exactly_the_gate_is_allowed():
+    require_within({"a": certificate([1, 0, 1, 1, 1, 0, 1, 0, 1, 0], max_drop_points=10.0)})
+
+
+def test_the_golden_input_is_the_one_the_model_is_surest_of_and_the_first_of_equals():
+    assert choose_golden_seed({0: [0.6, 0.3, 0.1], 1: [0.05, 0.9, 0.05], 2: [0.9, 0.05, 0.05]}) == 1
+
+
+def test_scores_of_another_model_are_refused():
+    kept = scores_for([0, 1, 0])
+    require_same_model((kept[:2] + 0.001).tolist(), kept, Path("model.keras"))
+    with pytest.raises(ModelError, match="changed after the training"):
+        require_same_model((kept[:2] + 0.1).tolist(), kept, Path("model.keras"))
+    with pytest.raises(ModelError, match="by nan"):
+        require_same_model((kept[:2] + np.nan).tolist(), kept, Path("model.keras"))
+
+
+@pytest.mark.parametrize(
+    ("formats", "schemes", "options", "message"),
+    [
+        (["tflite", "torch"], ["fp32"], {}, "one of tflite, onnx, but torch"),
+        (["onnx"], ["int4"], {}, "one of fp32, w8a8, but int4"),
+        ([], ["fp32"], {}, "none was named"),
+        (["onnx"], ["fp32"], {"threads": 0}, "threads must be at least 1"),
+        (["onnx"], ["fp32"], {"calibration_images": 0}, "calibration_images must be at least 1"),
+        (["onnx"], ["fp32"], {"max_drop_points": -1.0}, "max_drop"),
+        (["onnx"], ["fp32"], {"max_drop_points": float("nan")}, "max_drop"),
+    ],
+)
+def test_a_request_that_can_not_be_met_is_refused(formats, schemes, options, message):
+    with pytest.raises(UsageError, match=message):
+        request(formats, schemes, **options)
+
+
+def test_a_request_has_no_repetitions_and_one_order():
+    asked = request(["onnx", "tflite", "onnx"], ["w8a8", "fp32"])
+    assert (asked.formats, asked.schemes) == (("tflite", "onnx"), ("fp32", "w8a8"))
+    assert asked.conversions == ("tflite-fp32", "tflite-w8a8", "onnx-fp32")
+    assert request(["onnx"], ["w8a8"]).conversions == ("onnx-fp32",)
