@@ -24,7 +24,7 @@ test-lean: $(UV) ## device and calibration in an environment without TensorFlow
 
 full: install ## everything that takes long: slow tests, three seeds of the quickstart, installed sizes
 	$(RUN)/pytest -m "not gpu and not arm64"
-	$(RUN)/python benchmarks/quickstart_seeds.py
+	$(RUN)/python benchmarks/quickstart_seeds.py --json benchmarks/results/quickstart.json
 
 lint: install ## ruff, mypy, architecture contracts
 	$(RUN)/ruff format --check .
@@ -45,7 +45,7 @@ resolve: $(UV) ## show that the Pythons that are not run here resolve too
 	.ci/resolve $(UV)
 
 bench: install ## the benchmarks behind the figures in the docs
-	$(RUN)/python benchmarks/prepare.py
+	$(RUN)/python benchmarks/prepare.py --json benchmarks/results/prepare.json
 
 clean: ## remove what the targets above made, but not quickstart/
 	rm -rf .uv .venv .venv-lean dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

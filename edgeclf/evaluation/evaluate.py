@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edgeclf.data import cache
 from edgeclf.data.dataset import SPLIT_NAMES, Dataset
+from edgeclf.evaluation.metrics import classification_metrics
 from edgeclf.evaluation.scores import artifact_scores, keras_scores
-from edgeclf.training.metrics import classification_metrics
 from edgeclf.training.run import MODEL, Run, image_root, items, read_run
 from edgeclf_device.bundle import resolve
 from edgeclf_device.classifier import Classifier

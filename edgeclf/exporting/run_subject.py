@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgeclf.data.cache import pixels
 from edgeclf.data.dataset import SPLIT_NAMES
 from edgeclf.exporting.subject import Images, Subject
+from edgeclf.models.registry import backbone
 from edgeclf.training.run import Run, image_root, items, read_predictions, read_run
 from edgeclf_device.errors import ModelError
 from edgeclf_device.manifest import canonical_json
@@ -88,8 +89,17 @@ def _provenance(run: Run) -> dict[str, Any]:
         "config_sha256": hashlib.sha256(canonical_json(config)).hexdigest(),
         "data_images": len(run.splits),
         "data_sha256": _kept(run, "data_sha256"),
+        "licences": _licences(run),
         "weights_sha256": _kept(run, "weights_sha256"),
     }
+
+
+def _licences(run: Run) -> dict[str, str]:
+    """What the artifact's user is bound by, where it is known: of the data, and of pretrained weights."""
+    known = {"data": run.config.licence}
+    if run.config.weights == "imagenet":
+        known["weights"] = backbone(run.config.backbone).weights_licence
+    return {name: licence for name, licence in known.items() if licence}
 
 
 def _check_model(run: Run) -> None:

@@ -18,7 +18,8 @@ class Backbone:
     """How to build one network, load its published weights and cut it into a frozen and a trained part.
 
     ``build`` takes image_size, channels, classes and dropout by keyword. ``freeze_points`` are names of blocks,
-    from the image upwards; ``fine_tune_from`` is the lowest block that fine-tuning changes.
+    from the image upwards; ``fine_tune_from`` is the lowest block that fine-tuning changes,
+    ``weights_licence`` that of the published weights.
     """
 
     image_size: int
@@ -26,6 +27,7 @@ class Backbone:
     load_imagenet: Callable[[keras.Model], None]
     freeze_points: tuple[str, ...]
     fine_tune_from: str
+    weights_licence: str
 
 
 def _efficientnet_lite(variant: efficientnet_lite.Variant, fine_tune_from: str) -> Backbone:
@@ -42,11 +44,12 @@ def _efficientnet_lite(variant: efficientnet_lite.Variant, fine_tune_from: str) 
         load_imagenet=load_imagenet,
         freeze_points=efficientnet_lite.freeze_points(variant),
         fine_tune_from=fine_tune_from,
+        weights_licence="Apache-2.0",
     )
 
 
 BACKBONES: Mapping[str, Backbone] = {
-    "efficientnet_lite0": _efficientnet_lite(efficientnet_lite.LITE0, "block11"),
+    "efficientnet_lite0": _efficientnet_lite(efficientnet_lite.LITE0, "block05"),
 }
 
 

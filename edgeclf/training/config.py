@@ -78,10 +78,10 @@ class FitConfig:
         deterministic: make two trainings with equal seed and configuration give equal weights on one machine.
     """
 
-    epochs: int = 7
+    epochs: int = 9
     fine_tune_from: str = ""
     batch_size: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-4
     weight_decay: float = 1e-4
     label_smoothing: float = 0.1
     dropout: float = 0.3

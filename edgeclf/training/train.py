@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from edgeclf.data import cache
 from edgeclf.data.dataset import SPLIT_NAMES, Dataset
 from edgeclf.data.splits import split, write_splits
+from edgeclf.evaluation.metrics import classification_metrics
 from edgeclf.models import registry
 from edgeclf.training import run as run_folder
 from edgeclf.training.backend import require_keras, seed_everything
 from edgeclf.training.config import TrainConfig, to_toml
-from edgeclf.training.metrics import classification_metrics
 from edgeclf.training.run import Run, read_run
 from edgeclf_device.atomic import atomic_folder
 from edgeclf_device.errors import UsageError

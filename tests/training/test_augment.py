@@ -5,7 +5,7 @@ import pytest
 
 from edgeclf.training import augment
 from edgeclf.training.config import AugmentConfig
-from edgeclf.training.metrics import classification_metrics, confusion_matrix
+from edgeclf.evaluation.metrics import classification_metrics, confusion_matrix
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 24, 30, 3)).astype(np.uint8)
 
