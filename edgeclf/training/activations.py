@@ -84,6 +84,9 @@ def scratch_array(folder: Path, shape: tuple[int, ...]) -> Iterator[NDArray[np.f
         SystemStateError: there is not enough room.
     """
     size_bytes = int(np.prod(shape, dtype=np.int64)) * _VIEW_AS_FLOAT16.itemsize
-    with os_errors_explained(folder), tempfile.NamedTemporaryFile(dir=folder, prefix=".activations-") as file:
-        os.posix_fallocate(file.fileno(), 0, size_bytes)
-        yield np.memmap(file.name, _VIEW_AS_FLOAT16, "r+", shape=shape)
+    with os_errors_explained(folder), tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+        else:
+            file.truncate(size_bytes)
+        yield np.memmap(file, _VIEW_AS_FLOAT16, "r+", shape=shape)

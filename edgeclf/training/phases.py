@@ -43,20 +43,17 @@ def fit(
     the frozen blocks' activations may lie meanwhile.
     """
     points = registry.backbone(config.backbone).freeze_points
-    if config.weights == "none":
-        return _from_scratch(model, images, config, progress)
-    lowest = points[0] if config.train.fine_tune_from == "all" else config.train.fine_tune_from
-    place = points.index(lowest)
-    cut = registry.block_output(model, points[place - 1]) if place else model.get_layer("rescale").output
+    lowest = config.train.fine_tune_from
+    if config.weights == "none" or lowest in ("all", points[0]):
+        return _fit_every_block(model, images, config, progress)
+    cut = registry.block_output(model, points[points.index(lowest) - 1])
     upper = fold_batch_norm(cut, model.get_layer("logits").output)
-    history = _probe_and_fine_tune(
-        lower_part(model.input, cut), upper, images, config, scratch=scratch, progress=progress
-    )
+    history = _fit_upper_blocks(lower_part(model.input, cut), upper, images, config, scratch=scratch, progress=progress)
     restore_batch_norm(upper, model)
     return history
 
 
-def _probe_and_fine_tune(
+def _fit_upper_blocks(
     lower: keras.Model,
     upper: keras.Model,
     images: TrainingImages,
@@ -75,7 +72,7 @@ def _probe_and_fine_tune(
         for indices, numbers, into in ((images.train, range(views), train), (images.val, range(1), val)):
             run_views(lower, images, indices, numbers, config.augment, seed=config.seed, into=into, progress=progress)
         plain = val[0].astype(np.float32)
-        history = [_probe(upper, images, config, train=train[0], val=plain)]
+        history = [_probe(upper, images, config, train=(train[0], np.arange(len(images.train))), val=plain)]
 
         def batches(epoch: int, rows: NDArray[np.int64]) -> NDArray[Any]:
             return train[(epoch + images.train[rows]) % views, rows].astype(np.float32)
@@ -87,11 +84,19 @@ def _probe_and_fine_tune(
     return history
 
 
-def _from_scratch(
+def _fit_every_block(
     model: keras.Model, images: TrainingImages, config: TrainConfig, progress: Progress
 ) -> list[EpochRecord]:
-    """Train every block and BatchNorm; each epoch draws a view of its own."""
+    """Train from the image upwards; each epoch draws a view of its own. BatchNorm learns where the rest is random."""
     import keras
+
+    logits = model.get_layer("logits").output
+    random = config.weights == "none"
+    whole = keras.Model(model.input, logits) if random else fold_batch_norm(model.input, logits)
+    val = images.pixels[images.val]
+    history = []
+    if not random:
+        history.append(_probe(whole, images, config, train=(images.pixels, images.train), val=val))
 
     def batches(epoch: int, rows: NDArray[np.int64]) -> NDArray[Any]:
         numbers = np.full(len(rows), epoch)
@@ -99,9 +104,14 @@ def _from_scratch(
             images.pixels, config.augment, seed=config.seed, indices=images.train[rows], numbers=numbers
         )
 
-    whole = keras.Model(model.input, model.get_layer("logits").output)
-    val = images.pixels[images.val]
-    return fine_tune(whole, images, batches, val, config, epochs=config.train.epochs, first_epoch=1, progress=progress)
+    epochs = config.train.epochs - len(history)
+    if epochs:
+        history += fine_tune(
+            whole, images, batches, val, config, epochs=epochs, first_epoch=1 + len(history), progress=progress
+        )
+    if not random:
+        restore_batch_norm(whole, model)
+    return history
 
 
 def _probe(
@@ -109,10 +119,10 @@ def _probe(
     images: TrainingImages,
     config: TrainConfig,
     *,
-    train: NDArray[np.float16],
-    val: NDArray[np.float32],
+    train: tuple[NDArray[Any], NDArray[np.int64]],
+    val: NDArray[Any],
 ) -> EpochRecord:
-    """Fit the head alone, on the raw pooled features of the plain images.
+    """Fit the head alone, on the raw pooled features of the plain images: ``train`` is their array and its rows.
 
     Raw, not standardized: standardizing gives weak features large weights, and int8 then drowns the classes in the
     rounding of features that hardly vary. Weight decay and dropout keep the head small for the same reason.
@@ -122,7 +132,7 @@ def _probe(
     start = time.perf_counter()
     pooled = keras.Model(upper.input, upper.get_layer("features").output)
     pooled.compile(jit_compile=False)
-    features, val_features = (pooled.predict(part, batch_size=_PREDICT_BATCH, verbose=0) for part in (train, val))
+    features, val_features = (_features(pooled, *part) for part in (train, (val, np.arange(len(val)))))
     head = keras.Sequential(
         [
             keras.Input(features.shape[1:]),
@@ -152,4 +162,12 @@ def _probe(
         val_accuracy=val_accuracy,
         learning_rate=_PROBE_LEARNING_RATE,
         seconds=time.perf_counter() - start,
+    )
+
+
+def _features(pooled: keras.Model, inputs: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the pooled features, float32 (len(rows), width), of ``inputs[rows]``."""
+    starts = range(0, len(rows), _PREDICT_BATCH)
+    return np.concatenate(
+        [np.asarray(pooled.predict_on_batch(inputs[rows[start : start + _PREDICT_BATCH]])) for start in starts]
     )

@@ -99,6 +99,12 @@ def test_random_weights_train_every_block_in_one_epoch(image_folder, tmp_path):
     assert run.config.train.fine_tune_from == "all"
 
 
+@pytest.mark.slow
+def test_pretrained_weights_can_be_fine_tuned_in_every_block(image_folder, tmp_path):
+    run = train(config(image_folder, "train.fine_tune_from=all"), out=tmp_path / "run")
+    assert [row["phase"] for row in read_history(run)] == ["probe", "fine-tune"]
+
+
 def test_an_output_folder_with_something_in_it_is_refused(image_folder, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="new or empty"):
