@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgeclf.evaluation.metrics import classification_metrics, confusion_matrix
 from edgeclf.training import augment
 from edgeclf.training.config import AugmentConfig
-from edgeclf.evaluation.metrics import classification_metrics, confusion_matrix
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 24, 30, 3)).astype(np.uint8)
 
