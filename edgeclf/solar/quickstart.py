@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from edgeclf.exporting.export import export
 from edgeclf.report.measured import judged_frames, measured_report
 from edgeclf.report.report import ArtifactRow
 from edgeclf.solar.images import LICENCE, write_images
-from edgeclf.training.config import SplitConfig, TrainConfig
+from edgeclf.training.config import AugmentConfig, SplitConfig, TrainConfig
 from edgeclf.training.run import Run
 from edgeclf.training.train import train
 from edgeclf_device.atomic import require_empty, write_text
@@ -23,8 +24,17 @@ from edgeclf_device.verify import Verification, verify
 
 NAME = "solar"
 MARK = ".edgeclf-quickstart"
-SPLIT = SplitConfig(train=0.6, val=0.15, test=0.25)
-"""75/25 as published on these images; every choice is made on a validation part of the 75 %."""
+CONFIG = TrainConfig(
+    name=NAME,
+    licence=LICENCE,
+    # 75/25 as published on these images; every choice is made on a validation part of the 75 %.
+    split=SplitConfig(train=0.6, val=0.15, test=0.25),
+    # Half the pixels of 224 give a probe of the same accuracy (0.850 on four other splits) in half the time.
+    image_size=160,
+    # A cell has no up and down.
+    augment=AugmentConfig(flip_vertical=True),
+)
+"""What differs from the defaults of ``edgeclf train``."""
 
 CLASSIFIED = 5
 
@@ -63,7 +73,7 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = no_progress) ->
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / MARK, "Made by `edgeclf quickstart`, which replaces this folder when it is run again.\n")
     listing = write_images(out / "data", progress=progress)
-    config = TrainConfig(name=NAME, data=str(listing), seed=seed, split=SPLIT, licence=LICENCE)
+    config = dataclasses.replace(CONFIG, data=str(listing), seed=seed)
     run = train(config, out=out / "run", progress=progress)
     bundle = export(run.folder, out / "bundle", progress=progress)
     verification = verify(bundle.folder, progress=progress)

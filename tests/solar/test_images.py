@@ -10,7 +10,7 @@ import pytest
 from edgeclf.data.dataset import scan
 from edgeclf.data.splits import split
 from edgeclf.solar.images import LICENCE, cells, write_images
-from edgeclf.solar.quickstart import SPLIT
+from edgeclf.solar.quickstart import CONFIG
 
 pytest.importorskip("elpv_dataset")
 
@@ -37,9 +37,9 @@ def test_the_folder_is_one_class_a_subfolder_with_a_listing_and_the_licence(list
 
 def test_a_quarter_is_set_aside_for_the_test_evenly_over_class_and_type(listing):
     dataset = scan(listing)
-    parts = split(dataset, seed=0, fractions=SPLIT.fractions)
-    assert parts == split(dataset, seed=0, fractions=SPLIT.fractions)
-    assert parts != split(dataset, seed=1, fractions=SPLIT.fractions)
+    parts = split(dataset, seed=0, fractions=CONFIG.split.fractions)
+    assert parts == split(dataset, seed=0, fractions=CONFIG.split.fractions)
+    assert parts != split(dataset, seed=1, fractions=CONFIG.split.fractions)
     strata = Counter((item.label, item.stratum) for item in dataset.items)
     tested = Counter(
         (item.label, item.stratum) for item, part in zip(dataset.items, parts, strict=True) if part == "test"
