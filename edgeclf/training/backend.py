@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 
 from edgeclf_device.errors import DependencyError
@@ -30,7 +31,10 @@ def seed_everything(seed: int, *, deterministic: bool) -> None:
     import keras
 
     keras.utils.set_random_seed(seed)
-    if deterministic and keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
 
+    tf.get_logger().setLevel(logging.ERROR)  # its advice on retracing is for whoever writes the functions
+    if deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -237,6 +237,30 @@ def test_exit_130_after_ctrl_c_and_nothing_half_written(command, road, images, e
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of one megabyte, really mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("command", ["train", "export"])
+def test_exit_5_where_the_disk_is_full_and_nothing_half_written(command, road, images, edgeclf, tiny_disk):
+    arguments = {"train": [images, "--image-size", 32, "--epochs", 2], "export": [road / "run", "--format", "onnx"]}
+    done = edgeclf(command, *arguments[command], "--out", tiny_disk / "out")
+    assert done.returncode == 5, done.stderr
+    assert "free" in done.stderr
+    assert list(tiny_disk.iterdir()) == []
+
+
 def test_quickstart_never_replaces_a_folder_that_is_not_its_own(edgeclf, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "photo.jpg").write_bytes(b"mine")
