@@ -78,7 +78,7 @@ class FitConfig:
         deterministic: make two trainings with equal seed and configuration give equal weights on one machine.
     """
 
-    epochs: int = 9
+    epochs: int = 8
     fine_tune_from: str = ""
     batch_size: int = 32
     learning_rate: float = 2e-4

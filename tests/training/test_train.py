@@ -65,6 +65,17 @@ def test_the_history_names_each_phase_and_epoch(run):
     assert header[2:] == ["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"]
 
 
+def test_the_weights_of_the_best_validation_loss_are_kept(image_folder, tmp_path):
+    run = train(config(image_folder, "train.epochs=5", "train.learning_rate=0.003"), out=tmp_path / "run")
+    best = min(read_history(run)[1:], key=lambda row: row["val_loss"])
+    assert run.metrics["splits"]["val"]["accuracy"] == pytest.approx(best["val_accuracy"])
+    predictions = read_predictions(run)
+    chosen = [run.splits[row].split == "val" for row in predictions.rows]
+    scores, labels = predictions.scores[chosen], predictions.labels[chosen]
+    smoothed = 0.9 * np.eye(2)[labels] + 0.05
+    assert -(smoothed * np.log(scores)).sum(axis=1).mean() == pytest.approx(best["val_loss"], rel=1e-2)
+
+
 def test_the_saved_model_gives_the_saved_predictions(run):
     import keras
 
