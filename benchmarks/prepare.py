@@ -89,6 +89,7 @@ def main() -> None:
             "machine": platform.machine(),
             "date": time.strftime("%Y-%m-%d"),
         }
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps({"conditions": conditions, "rows": rows}, indent=2) + "\n")
 
 

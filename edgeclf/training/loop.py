@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,10 +53,12 @@ def fine_tune(
     config: TrainConfig,
     *,
     epochs: int,
-    first_epoch: int,
+    before: Sequence[EpochRecord],
     progress: Progress,
 ) -> list[EpochRecord]:
     """Train ``model`` (input to logits) in place, keep the weights of the best validation loss, return the history.
+
+    The weights that come in are kept where no epoch is better than the last one ``before``.
 
     AdamW with decoupled weight decay (Loshchilov and Hutter 2019), one epoch of linear warm-up and a cosine down
     to 2 % of the peak (1608.03983), gradients clipped to a norm of 1, label smoothing (1512.00567).
@@ -67,10 +69,10 @@ def fine_tune(
     starts = range(0, len(val), _VALIDATION_BATCH)
     val_batches = [(val[at : at + _VALIDATION_BATCH], val_targets[at : at + _VALIDATION_BATCH]) for at in starts]
     records: list[EpochRecord] = []
-    best: tuple[float, list[NDArray[np.float32]]] = (math.inf, model.get_weights())
+    best: tuple[float, list[NDArray[np.float32]]] = (before[-1].val_loss if before else math.inf, model.get_weights())
     for epoch in range(epochs):
         start = time.perf_counter()
-        number = first_epoch + epoch
+        number = len(before) + 1 + epoch
         shown = progress(_shuffled(len(targets), steps, config, epoch), f"fine-tuning, epoch {number}", steps)
         ready = _prefetched(shown, functools.partial(_batch, batches, targets, epoch))
         loss, accuracy = _averages(model.train_on_batch, ready)

@@ -79,7 +79,7 @@ def _fit_upper_blocks(
 
         if fine_epochs:
             history += fine_tune(
-                upper, images, batches, plain, config, epochs=fine_epochs, first_epoch=2, progress=progress
+                upper, images, batches, plain, config, epochs=fine_epochs, before=tuple(history), progress=progress
             )
     return history
 
@@ -107,7 +107,7 @@ def _fit_every_block(
     epochs = config.train.epochs - len(history)
     if epochs:
         history += fine_tune(
-            whole, images, batches, val, config, epochs=epochs, first_epoch=1 + len(history), progress=progress
+            whole, images, batches, val, config, epochs=epochs, before=tuple(history), progress=progress
         )
     if not random:
         restore_batch_norm(whole, model)
