@@ -1,4 +1,5 @@
-# The front door. Needs only make and python3 (3.11 to 3.13, with venv); everything else lands in .uv and .venv here.
+# The front door. Needs only make and python3 (3.11 to 3.13, with venv); uv and all packages are installed into .uv and
+# .venv here. Caches lie where their tools keep them: ~/.cache/uv, and ~/.cache/edgeclf for decoded pixels.
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 UV := .uv/bin/uv
@@ -51,7 +52,7 @@ clean: ## remove what the targets above made, but not quickstart/
 	rm -rf .uv .venv .venv-lean dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 install: $(UV)
-	@$(UV) sync --quiet --frozen --python $(PYTHON) --all-packages --extra quickstart
+	$(UV) sync --frozen --python $(PYTHON) --all-packages --extra quickstart
 
 $(UV):
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \

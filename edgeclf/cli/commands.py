@@ -19,7 +19,7 @@ Out = Annotated[Path, typer.Option(help="The folder to write; it must be new or 
 def train(
     data: Data,
     out: Out,
-    backbone: Annotated[str | None, typer.Option(help="The network; see docs/reference/backbones.md.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="The network; see docs/reference/configuration.md.")] = None,
     weights: Annotated[str | None, typer.Option(help="imagenet or none.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Total over all phases.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the square the model sees, in pixels.")] = None,
@@ -35,14 +35,14 @@ def train(
 
     options = {"backbone": backbone, "weights": weights, "train.epochs": epochs, "image_size": image_size, "seed": seed}
     named = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-    resolved = load_config(config, [f"data={json.dumps(str(data))}", *(set_ or []), *named])
+    resolved = load_config(config, [*(set_ or []), *named, f"data={json.dumps(str(data))}"])
     with Bars() as progress:
         run = train_model(resolved, out=out, strict=strict, progress=progress)
     for rejected in run.metrics["rejected"]:
         typer.echo(f"edgeclf: left out: {rejected['path']}: {rejected['reason']}", err=True)
     report = write_report(run)
-    test = run.metrics["splits"]["test"]
-    typer.echo(f"test accuracy {test['accuracy']:.4f} on {test['images']} images; run {out}; report {report}")
+    part, figures = run.judged
+    typer.echo(f"{part} accuracy {figures['accuracy']:.4f} on {figures['images']} images; run {out}; report {report}")
 
 
 @app.command()
@@ -61,6 +61,8 @@ def evaluate(
     with Bars() as progress:
         made = evaluate_model(model, data, split=split, engine=engine, threads=threads, progress=progress)
     _write_json(json_file, {"format": [1, 0], "evaluations": [evaluation.to_json() for evaluation in made]})
+    for rejected in made[0].rejected:
+        typer.echo(f"edgeclf: left out: {rejected.path}: {rejected.reason}", err=True)
     evaluation_table(made)
 
 
@@ -78,8 +80,10 @@ def export(
     from edgeclf.cli.tables import artifact_table
     from edgeclf.exporting.export import export as export_run
     from edgeclf.exporting.request import FORMATS, SCHEMES
-    from edgeclf.report.measured import measured_report
+    from edgeclf.report.measured import measured
+    from edgeclf.report.report import write_report
     from edgeclf.training.run import read_run
+    from edgeclf_device.errors import SystemStateError
 
     with Bars() as progress:
         bundle = export_run(
@@ -92,8 +96,15 @@ def export(
             calibration_images=calibration_images,
             progress=progress,
         )
-        rows, latency, report = measured_report(read_run(run), bundle, progress=progress)
+        rows, latency = measured(read_run(run), bundle, progress=progress)
     artifact_table(rows, latency)
+    try:
+        report = write_report(read_run(run), artifacts=rows, latency_conditions=latency)
+    except SystemStateError as error:
+        typer.echo(
+            f"edgeclf: the bundle {out} is complete, but the run's report could not be renewed: {error}", err=True
+        )
+        return
     typer.echo(f"bundle {out}; report {report}")
 
 
@@ -110,9 +121,12 @@ def bench(
     from edgeclf.cli.tables import bench_table
     from edgeclf_device.bench import bench as measure
     from edgeclf_device.bench import load_frames
-    from edgeclf_device.bundle import resolve
+    from edgeclf_device.choice import runnable
 
     frames, description = (None, "") if source is None else load_frames(source)
+    for path in paths:
+        for file in runnable(path, engine=engine)[1]:
+            typer.echo(f"edgeclf: skipped, no engine to run it: {file}", err=True)
     with Bars() as progress:
         measurements = [
             measure(
@@ -125,7 +139,7 @@ def bench(
                 progress=progress,
             )
             for path in paths
-            for file in resolve(path)
+            for file in runnable(path, engine=engine)[0]
             for count in threads or [1]
         ]
     _write_json(json_file, {"format": [1, 0], "measurements": [taken.to_json() for taken in measurements]})

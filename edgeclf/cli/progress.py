@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -12,15 +13,15 @@ Item = TypeVar("Item")
 
 
 class Bars:
-    """A ``Progress`` of the library shown with rich: one bar for each piece of work, nested work below it.
+    """A ``Progress`` of the library shown with rich: one bar for each piece of work under way.
 
-    Where stderr is no terminal, one line is printed for each piece of work that is done.
+    Each piece of work leaves one line when it is done, also where stderr is no terminal.
     """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._display = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -38,6 +39,15 @@ class Bars:
 
     def __call__(self, items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
         """Yield ``items`` while a bar named ``description`` counts them out of ``total``."""
-        yield from self._display.track(items, total=total, description=description)
-        if not self._console.is_terminal:
-            self._console.print(f"{description}: done", highlight=False)
+        task = self._display.add_task(description, total=total)
+        begin = time.monotonic()
+        try:
+            for item in items:
+                yield item
+                self._display.advance(task)
+            # What is done scrolls up as a line: bars kept for ever would push the running one off the screen.
+            self._console.print(
+                f"{description}: done in {time.monotonic() - begin:.1f} s", highlight=False, markup=False
+            )
+        finally:
+            self._display.remove_task(task)

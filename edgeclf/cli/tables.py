@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -23,7 +27,7 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> None:
         metrics = made.metrics
         low, high = metrics["accuracy_interval_95"]
         table.add_row(
-            made.model,
+            escape(made.model),
             made.engine,
             made.split,
             str(metrics["images"]),
@@ -39,7 +43,7 @@ def artifact_table(rows: Sequence[ArtifactRow], conditions: str) -> None:
     table = _table("artifact", "MB", "accuracy", "drop", "same label", "p50 ms", "p90 ms")
     for row in rows:
         table.add_row(
-            row.file,
+            escape(row.file),
             f"{row.size_bytes / 1e6:.2f}",
             f"{100 * row.accuracy:.2f} %",
             f"{row.drop_points:+.2f}",
@@ -58,7 +62,7 @@ def bench_table(measurements: Sequence[Measurement]) -> None:
         for stage in taken.samples_ns:
             values = taken.percentiles_ms(stage)
             table.add_row(
-                taken.artifact,
+                escape(taken.artifact),
                 taken.engine,
                 str(taken.threads),
                 stage,
@@ -75,18 +79,19 @@ def quickstart_summary(made: Quickstart) -> None:
     """The table of artifacts, a few classified images, and the three commands to try next."""
     console = Console()
     for frame, result in made.classified:
-        console.print(f"  {frame.name}: {result.label} {result.score:.2f}", highlight=False)
+        console.print(f"  {frame.name}: {result.label} {result.score:.2f}", highlight=False, markup=False)
     console.print()
     artifact_table(made.rows, made.latency)
     best = made.bundle.folder / f"{made.bundle.name}-w8a8.tflite"
     images = Path(made.run.config.data).parent / "images"
-    console.print(f"\nReport: {made.report}\n\nTry next:", highlight=False)
-    for command in (
-        f"edgeclf inspect {best}",
-        f"edgeclf classify {best} --source {images} --max-frames 20",
-        f"edgeclf bench {made.bundle.folder} --threads 1 --threads 2",
+    console.print(f"\nReport: {made.report}\n\nTry next:", highlight=False, markup=False)
+    command_name = "edgeclf" if shutil.which("edgeclf") else shlex.quote(sys.argv[0])
+    for arguments in (
+        ["inspect", str(best)],
+        ["classify", str(best), "--source", str(images), "--max-frames", "20"],
+        ["bench", str(made.bundle.folder), "--threads", "1", "--threads", "2"],
     ):
-        console.print(f"  {command}", highlight=False, soft_wrap=True)
+        console.print(f"  {command_name} {shlex.join(arguments)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(first: str, *columns: str) -> Table:

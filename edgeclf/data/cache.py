@@ -24,7 +24,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclf.data.dataset import Dataset, Item, reason_without_path, scan, without
+from edgeclf.data.dataset import Dataset, Item, digest_of, reason_without_path, scan, without
 from edgeclf_device.atomic import os_errors_explained
 from edgeclf_device.errors import DataError
 from edgeclf_device.images import load as load_image
@@ -60,6 +60,7 @@ def load(
     spec: PrepareSpec,
     *,
     strict: bool = False,
+    for_training: bool = True,
     cache_dir: Path | None = None,
     progress: Progress = no_progress,
 ) -> tuple[Dataset, Pixels]:
@@ -72,9 +73,9 @@ def load(
         DataError: as for ``edgeclf.data.dataset.read_dataset``.
         SystemStateError: the cache can't be written.
     """
-    dataset = scan(path, progress=progress)
+    dataset = scan(path, for_training=for_training, progress=progress)
     entry = _entry(dataset.items, dataset.root, spec, cache_dir, progress)
-    return without(dataset, entry.unreadable, strict=strict), entry.pixels
+    return without(dataset, entry.unreadable, strict=strict, for_training=for_training), entry.pixels
 
 
 def pixels(
@@ -158,6 +159,8 @@ def _rows(items: Sequence[Item], root: Path, spec: PrepareSpec) -> Iterator[Pixe
 
     def row(item: Item) -> Pixels | str:
         path = root / item.path
+        if digest_of(path) != item.digest:
+            raise DataError(f"{path} has changed since it was listed; put the old file back, or train again.")
         try:
             return np.ascontiguousarray(prepare(load_image(path), spec))
         except DataError as error:

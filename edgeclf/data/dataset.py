@@ -93,36 +93,58 @@ def read_dataset(path: Path, *, strict: bool = False, progress: Progress = no_pr
     return without(dataset, {index: reason for index, reason in reasons.items() if reason}, strict=strict)
 
 
-def scan(path: Path, *, progress: Progress = no_progress) -> Dataset:
+def scan(path: Path, *, for_training: bool = True, progress: Progress = no_progress) -> Dataset:
     """Find the labelled images of ``path`` and digest their files; nothing is decoded.
+
+    ``for_training`` asks for two classes and enough images in each; one image is enough to evaluate on.
 
     Raises:
         DataError: as for ``read_dataset``, but for unreadable images.
     """
-    if path.is_dir():
-        root, entries = path, list(_folder_entries(path))
-    elif path.is_file():
-        root, entries = path.parent, list(_listing_entries(path))
-    else:
-        raise DataError(f"The data must be a folder of images or a CSV listing, but {path} does not exist.")
+    try:
+        root, entries = _entries(path)
+    except OSError as error:
+        raise DataError(f"{error.filename or path} can't be read: {error.strerror}; give yourself access.") from error
     if not entries:
         raise DataError(
             f"{path} must hold images ({' '.join(sorted(SUFFIXES))}), one subfolder per class, but none was found."
         )
     labels = tuple(sorted({entry.label for entry in entries}))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda entry: _digest(root / entry.path), entries)
+        found = pool.map(lambda entry: digest_of(root / entry.path), entries)
         digests = list(progress(found, "reading files", len(entries)))
     items = tuple(
         Item(path=entry.path, label=labels.index(entry.label), digest=digest, split=entry.split, stratum=entry.stratum)
         for entry, digest in zip(entries, digests, strict=True)
     )
     dataset = Dataset(root=root.absolute(), labels=labels, items=items)
-    _check_classes(dataset)
+    if for_training:
+        _check_classes(dataset)
     return dataset
 
 
-def without(dataset: Dataset, reasons: Mapping[int, str], *, strict: bool = False) -> Dataset:
+def _entries(path: Path) -> tuple[Path, list[_Entry]]:
+    """The folder that paths are relative to, and the images."""
+    if path.is_dir():
+        root, entries = path, list(_folder_entries(path))
+    elif path.is_file():
+        root, entries = path.parent, list(_listing_entries(path))
+    else:
+        raise DataError(f"The data must be a folder of images or a CSV listing, but {path} does not exist.")
+    for entry in entries:
+        if _not_text(entry.path):
+            raise DataError(f"A file's name must be valid text, but {entry.path!a} below {root} is not; rename it.")
+    return root, entries
+
+
+def _not_text(name: str) -> bool:
+    """Whether ``name`` holds bytes that no text has, which Python keeps as lone surrogates."""
+    return any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def without(
+    dataset: Dataset, reasons: Mapping[int, str], *, strict: bool = False, for_training: bool = True
+) -> Dataset:
     """Return ``dataset`` with the unreadable items of ``reasons`` (index to reason) moved to ``rejected``.
 
     Raises:
@@ -143,7 +165,12 @@ def without(dataset: Dataset, reasons: Mapping[int, str], *, strict: bool = Fals
         )
     items = tuple(item for index, item in enumerate(dataset.items) if index not in reasons)
     kept = replace(dataset, items=items, rejected=dataset.rejected + rejected)
-    _check_classes(kept)
+    if for_training:
+        _check_classes(kept)
+    elif not items:
+        raise DataError(
+            f"None of the {len(dataset.items)} images in {dataset.root} can be read; repair or remove them."
+        )
     return kept
 
 
@@ -161,7 +188,12 @@ def reason_without_path(error: DataError, path: Path) -> str:
     return str(error).removeprefix(str(path)).lstrip(" :")
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, hexadecimal.
+
+    Raises:
+        DataError: it can't be opened.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

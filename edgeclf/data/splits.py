@@ -51,9 +51,8 @@ def split(dataset: Dataset, *, seed: int, fractions: Fractions = (0.7, 0.2, 0.1)
         UsageError: the fractions are not shares.
         DataError: too few images for every class to be in every part.
     """
+    require_shares(fractions)
     train, val, test = fractions
-    if train <= 0 or val <= 0 or test < 0 or abs(train + val + test - 1) > 1e-6:
-        raise UsageError(f"The split fractions must be positive and sum to 1, but they are {fractions}.")
     groups = _groups(dataset.items)
     names = [group.split for group in groups]
     free = [index for index, name in enumerate(names) if name is None]
@@ -71,6 +70,17 @@ def split(dataset: Dataset, *, seed: int, fractions: Fractions = (0.7, 0.2, 0.1)
             result[member] = name or "train"
     _check_parts(dataset, result)
     return tuple(result)
+
+
+def require_shares(fractions: Fractions) -> None:
+    """Check shares of train, val and test.
+
+    Raises:
+        UsageError: train or val is not positive, test is negative, or they do not sum to 1.
+    """
+    train, val, test = fractions
+    if not (train > 0 and val > 0 and test >= 0 and abs(train + val + test - 1) <= 1e-6):
+        raise UsageError(f"split.train, split.val and split.test must be positive and sum to 1, but are {fractions}.")
 
 
 def _assign(names: list[str | None], chosen: Sequence[int], name: str) -> None:

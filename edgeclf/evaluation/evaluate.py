@@ -1,9 +1,9 @@
-"""Evaluate any model on labelled images: a run, a .keras file, an artifact or every artifact of a bundle."""
+"""Evaluate a model on labelled images: a run, an artifact, or every artifact of a bundle that can run here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf.data import cache
-from edgeclf.data.dataset import SPLIT_NAMES, Dataset
+from edgeclf.data.dataset import SPLIT_NAMES, Dataset, Rejected
 from edgeclf.evaluation.metrics import classification_metrics
 from edgeclf.evaluation.scores import artifact_scores, keras_scores
 from edgeclf.training.run import MODEL, Run, image_root, items, read_run
-from edgeclf_device.bundle import resolve
+from edgeclf_device.choice import runnable
 from edgeclf_device.classifier import Classifier
 from edgeclf_device.errors import DataError, UsageError
 from edgeclf_device.preprocess import PrepareSpec
@@ -31,16 +31,18 @@ class Evaluation:
         engine: what executed it, with its version.
         split: part of the data, or ``all``.
         metrics: see ``classification_metrics``.
+        rejected: images that could not be read.
     """
 
     model: str
     engine: str
     split: str
     metrics: dict[str, Any]
+    rejected: tuple[Rejected, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``evaluate --json`` writes for one model."""
-        return dict(vars(self))
+        return asdict(self)
 
 
 def evaluate(
@@ -74,17 +76,23 @@ def evaluate(
         true = _class_indices(dataset, run.labels)
         scores = keras_scores(run.model_path, pixels, progress=progress)
         figures = classification_metrics(true, scores, run.labels)
-        made = [Evaluation(model=run.model_path.name, engine="keras", split=part, metrics=figures)]
+        made = [
+            Evaluation(
+                model=run.model_path.name, engine="keras", split=part, metrics=figures, rejected=dataset.rejected
+            )
+        ]
     else:
         made = []
-        for file in resolve(model):
+        for file in runnable(model, engine=engine)[0]:
             with Classifier.open(file, engine=engine, threads=threads) as classify:
                 dataset, pixels, part = _images(data, classify.manifest.preprocessing, split, progress)
                 true = _class_indices(dataset, classify.labels)
                 scores = artifact_scores(classify, pixels, progress=progress)
                 ran_on = f"{classify.engine.name} {classify.engine.version}"
                 figures = classification_metrics(true, scores, classify.labels)
-                made.append(Evaluation(model=file.name, engine=ran_on, split=part, metrics=figures))
+                made.append(
+                    Evaluation(model=file.name, engine=ran_on, split=part, metrics=figures, rejected=dataset.rejected)
+                )
     return tuple(made)
 
 
@@ -95,7 +103,7 @@ def _images(
     if (data / MODEL).is_file():
         dataset, pixels = _images_of(read_run(data), spec, progress)
     else:
-        dataset, pixels = cache.load(data, spec, progress=progress)
+        dataset, pixels = cache.load(data, spec, for_training=False, progress=progress)
     parts = {item.split for item in dataset.items} - {None}
     if split is None and not parts:
         return dataset, pixels, "all"

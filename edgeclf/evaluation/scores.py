@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf_device.classifier import Classifier, as_batch, scores_of
-from edgeclf_device.errors import ModelError
+from edgeclf_device.errors import ModelError, first_line
 from edgeclf_device.progress import Progress, no_progress
 
 Scores = NDArray[np.float32]
@@ -45,6 +45,7 @@ def keras_scores(model_file: Path, pixels: NDArray[np.uint8], *, progress: Progr
     try:
         model = keras.saving.load_model(model_file, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever the damaged part caused
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{model_file} can't be loaded as a Keras model ({reason}); train again.") from error
+        raise ModelError(
+            f"{model_file} can't be loaded as a Keras model ({first_line(error)}); train again."
+        ) from error
     return predict(model, pixels, np.arange(len(pixels)), progress=progress)

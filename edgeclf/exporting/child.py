@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from edgeclf.exporting.job import Job, Loaded, error_line
-from edgeclf_device.errors import EdgeclfError, ModelError, SystemStateError
+from edgeclf_device.errors import EdgeclfError, ModelError, SystemStateError, first_line
 
 ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "-1",  # a conversion gains nothing from a GPU and must not depend on one
@@ -61,7 +61,7 @@ def _explained(error: Exception) -> EdgeclfError:
     traceback.print_exception(error)
     if isinstance(error, EdgeclfError):
         return error
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     if isinstance(error, OSError) or any(full in str(error) for full in _DISK_FULL):
         return SystemStateError(f"The converter could not write its files ({reason}); free space and try again.")
     return ModelError(f"The converter refuses the model ({type(error).__name__}: {reason}); try another scheme.")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeclf.exporting import keras_bias
 from edgeclf.exporting.job import Job
 from edgeclf_calibration.onnx_canonical import canonical
-from edgeclf_device.errors import DataError, DependencyError, ModelError
+from edgeclf_device.errors import DataError, DependencyError, ModelError, first_line
 from edgeclf_device.golden import GENERATOR, golden_input
 
 ENDPOINT = "serve"
@@ -55,7 +55,7 @@ def load(job: Job) -> Source:
         model = keras.saving.load_model(job.keras_model, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever the damaged part caused
         raise ModelError(
-            f"{job.keras_model} can't be loaded as a Keras model ({_first_line(error)}); train again or copy it again."
+            f"{job.keras_model} can't be loaded as a Keras model ({first_line(error)}); train again or copy it again."
         ) from error
     _check_shapes(model, job)
     calibration = None if job.calibration is None else np.load(job.calibration, allow_pickle=False)
@@ -236,7 +236,3 @@ def _check_shapes(model: Any, job: Job) -> None:
         raise ModelError(
             f"There are {job.classes} labels but the model's output is {scores}; give one label for each output."
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

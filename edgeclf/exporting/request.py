@@ -51,8 +51,8 @@ def request(formats: Sequence[str], schemes: Sequence[str], **options: Any) -> R
     for name in ("threads", "calibration_images"):
         if getattr(made, name) < 1:
             raise UsageError(f"{name} must be at least 1, but it is {getattr(made, name)}.")
-    if not made.max_drop_points >= 0:
-        raise UsageError(f"max_drop must be at least 0 points, but it is {made.max_drop_points}.")
+    if not 0 <= made.max_drop_points <= 100:
+        raise UsageError(f"max_drop must be from 0 to 100 points, but it is {made.max_drop_points}.")
     return made
 
 

@@ -47,7 +47,7 @@ class _Block:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stage:
+class _Repeat:
     repeats: int
     kernel: int
     stride: int
@@ -55,14 +55,14 @@ class _Stage:
     width: int
 
 
-_STAGES = (
-    _Stage(repeats=1, kernel=3, stride=1, expand=1, width=16),
-    _Stage(repeats=2, kernel=3, stride=2, expand=6, width=24),
-    _Stage(repeats=2, kernel=5, stride=2, expand=6, width=40),
-    _Stage(repeats=3, kernel=3, stride=2, expand=6, width=80),
-    _Stage(repeats=3, kernel=5, stride=1, expand=6, width=112),
-    _Stage(repeats=4, kernel=5, stride=2, expand=6, width=192),
-    _Stage(repeats=1, kernel=3, stride=1, expand=6, width=320),
+_REPEATS = (
+    _Repeat(repeats=1, kernel=3, stride=1, expand=1, width=16),
+    _Repeat(repeats=2, kernel=3, stride=2, expand=6, width=24),
+    _Repeat(repeats=2, kernel=5, stride=2, expand=6, width=40),
+    _Repeat(repeats=3, kernel=3, stride=2, expand=6, width=80),
+    _Repeat(repeats=3, kernel=5, stride=1, expand=6, width=112),
+    _Repeat(repeats=4, kernel=5, stride=2, expand=6, width=192),
+    _Repeat(repeats=1, kernel=3, stride=1, expand=6, width=320),
 )
 
 LITE0 = Variant(
@@ -82,18 +82,18 @@ def _scaled_width(width: int, factor: float) -> int:
 
 
 def _blocks(variant: Variant) -> Iterator[_Block]:
-    """Yield the blocks in order, named block00, block01, …; the first and the last stage are never repeated."""
+    """Yield the blocks in order, named block00, block01, …; the first and the last row are never repeated."""
     number = 0
     width_in = _STEM_WIDTH
-    for index, stage in enumerate(_STAGES):
-        outermost = index in (0, len(_STAGES) - 1)
-        width_out = _scaled_width(stage.width, variant.width)
-        for repeat in range(stage.repeats if outermost else math.ceil(stage.repeats * variant.depth)):
+    for index, row in enumerate(_REPEATS):
+        outermost = index in (0, len(_REPEATS) - 1)
+        width_out = _scaled_width(row.width, variant.width)
+        for repeat in range(row.repeats if outermost else math.ceil(row.repeats * variant.depth)):
             yield _Block(
                 name=f"block{number:02}",
-                kernel=stage.kernel,
-                stride=stage.stride if repeat == 0 else 1,
-                expand=stage.expand,
+                kernel=row.kernel,
+                stride=row.stride if repeat == 0 else 1,
+                expand=row.expand,
                 width_in=width_in,
                 width_out=width_out,
             )

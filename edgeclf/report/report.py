@@ -67,10 +67,8 @@ def conditions(measurements: Sequence[Measurement]) -> str:
     )
 
 
-def write_report(
-    run: Run, *, artifacts: Sequence[ArtifactRow] = (), latency_conditions: str = "", out: Path | None = None
-) -> Path:
-    """Write the report of ``run`` as one self-contained file, by default into the run; gives its path.
+def write_report(run: Run, *, artifacts: Sequence[ArtifactRow] = (), latency_conditions: str = "") -> Path:
+    """Write the report of ``run`` as one self-contained file, in the run; gives its path.
 
     Raises:
         ModelError: the run's files are damaged.
@@ -81,7 +79,7 @@ def write_report(
     labels, metrics = run.labels, run.metrics
     counted = Counter((row.split, row.label) for row in run.splits)
     counts = {split: [counted[split, label] for label in labels] for split in ("train", "val", "test")}
-    test = metrics["splits"]["test"]
+    part, judged = run.judged
     page = Environment(loader=PackageLoader("edgeclf.report", "."), autoescape=True).get_template("report.html.j2")
     text = page.render(
         name=run.config.name,
@@ -95,14 +93,15 @@ def write_report(
         rejected=metrics["rejected"],
         parameters=f"{metrics['parameters']:,}",
         train_seconds=round(sum(metrics["timings_s"].values())),
-        test=test,
+        part=part,
+        judged=judged,
         class_balance=plots.class_balance(labels, counts),
         learning_curves=plots.learning_curves(read_history(run)),
-        confusion=plots.confusion(test["confusion_matrix"], labels),
+        confusion=plots.confusion(judged["confusion_matrix"], labels),
         artifacts=artifacts,
         artifacts_plot=plots.artifacts(artifacts) if artifacts else "",
         latency_conditions=latency_conditions,
     )
-    path = out or run.folder / REPORT
+    path = run.folder / REPORT
     write_text(path, text)
     return path

@@ -26,6 +26,7 @@ NOTICE = (
     "Models trained on them are for trying edgeclf out, not for products."
 )
 THRESHOLD = 0.5
+LISTING = "listing.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,6 @@ def write_images(folder: Path, *, progress: Progress = no_progress) -> Path:
             shutil.copyfile(cell.file, folder / path)
             rows.writerow([path.as_posix(), cell.label, cell.kind])
     write_text(folder / "LICENCE.txt", NOTICE + "\n")
-    listing = folder / "listing.csv"
+    listing = folder / LISTING
     write_text(listing, text.getvalue())
     return listing

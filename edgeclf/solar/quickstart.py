@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeclf.exporting.export import export
-from edgeclf.report.measured import judged_frames, measured_report
-from edgeclf.report.report import ArtifactRow
-from edgeclf.solar.images import LICENCE, write_images
+from edgeclf.exporting.request import FORMATS, require_packages
+from edgeclf.report.measured import judged_frames, measured
+from edgeclf.report.report import ArtifactRow, write_report
+from edgeclf.solar.images import LICENCE, LISTING, cells, write_images
+from edgeclf.training.backend import require_keras
 from edgeclf.training.config import AugmentConfig, SplitConfig, TrainConfig
 from edgeclf.training.run import Run
 from edgeclf.training.train import train
-from edgeclf_device.atomic import require_empty, write_text
+from edgeclf_device.atomic import os_errors_explained, require_empty, write_text
 from edgeclf_device.bundle import Bundle
 from edgeclf_device.classifier import Classifier, Result
 from edgeclf_device.progress import Progress, no_progress
@@ -67,13 +70,12 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = no_progress) ->
         GateError: an artifact lost more than one point of accuracy.
         SystemStateError: the system refused (disk full, permission).
     """
-    if (out / MARK).is_file():
-        shutil.rmtree(out)
-    require_empty(out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / MARK, "Made by `edgeclf quickstart`, which replaces this folder when it is run again.\n")
+    config = dataclasses.replace(CONFIG, data=str(out / "data" / LISTING), seed=seed)
+    cells()
+    require_keras()
+    require_packages(FORMATS)
+    _clear(out)
     listing = write_images(out / "data", progress=progress)
-    config = dataclasses.replace(CONFIG, data=str(listing), seed=seed)
     run = train(config, out=out / "run", progress=progress)
     bundle = export(run.folder, out / "bundle", progress=progress)
     verification = verify(bundle.folder, progress=progress)
@@ -81,7 +83,7 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = no_progress) ->
     frames = judged_frames(run)
     with Classifier.open(bundle.folder) as classify:
         classified = [(frame, classify(frame.image, color=frame.color)) for frame in frames[:CLASSIFIED]]
-    rows, latency, report = measured_report(run, bundle, frames, progress=progress)
+    rows, latency = measured(run, bundle, frames, progress=progress)
     return Quickstart(
         folder=out,
         listing=listing,
@@ -91,5 +93,17 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = no_progress) ->
         rows=rows,
         latency=latency,
         classified=classified,
-        report=report,
+        report=write_report(run, artifacts=rows, latency_conditions=latency),
     )
+
+
+def _clear(out: Path) -> None:
+    """Make ``out`` an empty folder with the mark in it; what an earlier quickstart left is moved away, then removed."""
+    with os_errors_explained(out):
+        if (out / MARK).is_file() and not out.is_symlink():
+            old = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}.old-"))
+            out.rename(old / out.name)
+            shutil.rmtree(old)
+        require_empty(out)
+        out.mkdir(parents=True, exist_ok=True)
+    write_text(out / MARK, "Made by `edgeclf quickstart`, which replaces this folder when it is run again.\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -16,6 +17,12 @@ from edgeclf_device.errors import UsageError
 from edgeclf_device.preprocess import PrepareSpec
 
 Config = TypeVar("Config")
+
+
+class _Override(str):
+    """The text of a ``--set``, whose meaning depends on the key: a name may look like a number."""
+
+    __slots__ = ()
 
 
 def _require(key: str, constraint: str, value: object, *, holds: bool) -> None:
@@ -90,8 +97,12 @@ class FitConfig:
     def __post_init__(self) -> None:
         _require("train.epochs", "at least 1", self.epochs, holds=self.epochs >= 1)
         _require("train.batch_size", "at least 1", self.batch_size, holds=self.batch_size >= 1)
-        _require("train.learning_rate", "above 0", self.learning_rate, holds=self.learning_rate > 0)
-        _require("train.weight_decay", "at least 0", self.weight_decay, holds=self.weight_decay >= 0)
+        _require(
+            "train.learning_rate", "above 0 and finite", self.learning_rate, holds=0 < self.learning_rate < math.inf
+        )
+        _require(
+            "train.weight_decay", "at least 0 and finite", self.weight_decay, holds=0 <= self.weight_decay < math.inf
+        )
         for name in ("label_smoothing", "dropout"):
             _require(f"train.{name}", "from 0 to below 1", getattr(self, name), holds=0 <= getattr(self, name) < 1)
 
@@ -127,6 +138,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require("seed", "from 0 to 2^32 - 1", self.seed, holds=0 <= self.seed < 1 << 32)
+        plain = self.name == Path(self.name).name and not self.name.startswith(".") and self.name.isprintable()
+        _require("name", "a plain file name without / that does not begin with a dot", self.name, holds=plain)
         small_enough = self.image_size == 0 or 32 <= self.image_size <= 4096
         _require("image_size", "0 (the backbone's own) or from 32 to 4096", self.image_size, holds=small_enough)
 
@@ -159,7 +172,7 @@ def load_config(
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
             raise UsageError(f"An override must be key=value, such as train.epochs=3, but {override!r} was given.")
-        config = _merged(config, _nested(key.strip().split("."), _value(value.strip())), prefix="")
+        config = _merged(config, _nested(key.strip().split("."), _Override(value.strip())), prefix="")
     return config
 
 
@@ -204,10 +217,11 @@ def _merged(config: Config, values: Mapping[str, Any], *, prefix: str) -> Config
 
 
 def _typed(name: str, wanted: type, value: Any) -> Any:
+    if isinstance(value, _Override):
+        parsed = _value(value)
+        value = str(value) if wanted is str and type(parsed) is not str else parsed
     if wanted is float and type(value) is int:
         return float(value)
-    if wanted is str and type(value) in (int, float):
-        return str(value)
     if type(value) is not wanted:
         raise UsageError(f"{name} must be of type {wanted.__name__}, but it is {value!r}.")
     return value

@@ -63,6 +63,12 @@ class Run:
         """The model's name."""
         return self.config.name
 
+    @property
+    def judged(self) -> tuple[str, dict[str, Any]]:
+        """(``test`` and its metrics, or ``val`` and its metrics where the data has no test part)."""
+        part = "test" if "test" in self.metrics["splits"] else "val"
+        return part, self.metrics["splits"][part]
+
     def files(self, part: str) -> tuple[Path, ...]:
         """The image files of ``train``, ``val`` or ``test``.
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgeclf.data import cache
 from edgeclf.data.dataset import SPLIT_NAMES, Dataset
-from edgeclf.data.splits import split, write_splits
+from edgeclf.data.splits import require_shares, split, write_splits
 from edgeclf.evaluation.metrics import classification_metrics
 from edgeclf.models import registry
 from edgeclf.training import run as run_folder
@@ -84,6 +84,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         image_size=config.image_size or chosen.image_size,
         train=dataclasses.replace(config.train, fine_tune_from=lowest),
     )
+    require_shares(config.split.fractions)
     _ = resolved.spec  # refuses unknown channels and crops before any work is done
     return resolved
 

@@ -106,8 +106,8 @@ def test_the_three_commands_give_a_run_a_report_and_a_bundle(road):
         ".tflite",
     ]
     report = (road / "run" / "report.html").read_text()
-    for words in ("Learning", "prüfung-w8a8.tflite", "hell ☀", "kaputt.jpg", "<svg"):
-        assert words in report or words == "Learning"
+    for words in ("prüfung-w8a8.tflite", "hell ☀", "kaputt.jpg", "<svg", "validation"):
+        assert words in report
     assert "http://" not in report.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     )
@@ -131,6 +131,9 @@ def test_bench_and_classify_and_verify_take_a_bundle(road, edgeclf, images, tmp_
     done = edgeclf("bench", road / "bundle", "--seconds", 0.2, "--json", out)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(out.read_text())["measurements"]) == 4
+    done = edgeclf("bench", road / "bundle", "--seconds", 0.1, "--engine", "litert")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("skipped, no engine to run it") == 2
     done = edgeclf("classify", road / "bundle", "--source", images, "--max-frames", 3)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3
@@ -145,6 +148,33 @@ def test_exit_2_for_an_unknown_option_and_for_an_output_folder_that_is_not_empty
     assert done.returncode == 2
     assert "holds 1 entries" in done.stderr
     assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
+
+
+def test_exit_2_for_an_output_folder_that_can_not_be_renamed_to_and_before_any_work(edgeclf, images, tmp_path):
+    done = edgeclf("train", images, "--out", ".")
+    assert done.returncode == 2
+    assert "current folder" in done.stderr
+
+
+@pytest.mark.tensorflow
+def test_evaluate_takes_a_folder_of_one_class_and_names_what_it_left_out(road, images, edgeclf, tmp_path):
+    (tmp_path / "some" / "dünkel").mkdir(parents=True)
+    for name in ("ü 0.png", "kaputt.jpg"):
+        (tmp_path / "some" / "dünkel" / name).write_bytes((images / "dünkel" / name).read_bytes())
+    done = edgeclf("evaluate", road / "bundle", tmp_path / "some", "--engine", "onnxruntime")
+    assert done.returncode == 0, done.stderr
+    assert "left out: dünkel/kaputt.jpg" in done.stderr
+    (tmp_path / "some" / "dünkel").rename(tmp_path / "some" / "grün")
+    assert edgeclf("evaluate", road / "bundle", tmp_path / "some").returncode == 3
+
+
+@pytest.mark.tensorflow
+def test_a_run_without_a_test_part_is_judged_on_its_validation_images(images, edgeclf, tmp_path):
+    shares = ["--set", "split.train=0.5", "--set", "split.val=0.5", "--set", "split.test=0"]
+    done = edgeclf("train", images, "--out", "run", *SMALL, *shares)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("val accuracy")
+    assert "on the val images" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_exit_3_for_data_that_can_not_be_used(edgeclf, images, tmp_path):

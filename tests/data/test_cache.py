@@ -122,3 +122,11 @@ def test_the_default_folder_follows_the_environment(tmp_path, monkeypatch):
     assert cache.default_folder() == tmp_path / "xdg" / "edgeclf"
     monkeypatch.setenv("EDGECLF_CACHE", str(tmp_path / "own"))
     assert cache.default_folder() == tmp_path / "own"
+
+
+def test_an_image_that_changed_since_it_was_listed_is_refused(image_folder, tmp_path):
+    dataset = read_dataset(image_folder)
+    file = dataset.file(dataset.items[0])
+    file.write_bytes(dataset.file(dataset.items[1]).read_bytes())
+    with pytest.raises(DataError, match="has changed since it was listed"):
+        cache.pixels(dataset.items, dataset.root, SPEC, cache_dir=tmp_path / "elsewhere")

@@ -103,12 +103,16 @@ def test_an_empty_environment_with_one_engine_is_small_and_classifies(engine, tm
 
 
 def test_each_built_wheel_imports_in_an_empty_environment(tmp_path):
-    wheels = {name: sorted((ROOT / "dist").glob(f"{name}-*.whl")) for name in ("edgeclf_device", "edgeclf_calibration")}
+    names = ("edgeclf_device", "edgeclf_calibration", "edgeclf")
+    wheels = {name: sorted((ROOT / "dist").glob(f"{name}-*.whl")) for name in names}
     if not all(wheels.values()):
         pytest.skip("no wheels in dist/: run `make wheels`")
     environment = Environment(tmp_path / "venv")
     files = [found[-1] for found in wheels.values()]
     subprocess.run([environment.bin / "python", "-m", "pip", "install", "--quiet", *files], check=True)
+    done = subprocess.run([environment.bin / "edgeclf", "--help"], capture_output=True, text=True, check=True)
+    assert "quickstart" in done.stdout
+    assert (environment.site_packages / "edgeclf" / "report" / "report.html.j2").is_file()
     code = "import edgeclf_device, edgeclf_calibration; print(edgeclf_device.__version__)"
     done = subprocess.run([environment.bin / "python", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0.1.0"

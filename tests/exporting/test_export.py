@@ -98,6 +98,21 @@ def test_the_int8_tflite_model_is_all_integer_and_its_input_is_the_pixels(bundle
     assert not [one["name"] for one in stock.get_tensor_details() if one["dtype"] == np.float32]
 
 
+def test_tensorflows_own_interpreter_opens_an_exported_file_with_its_trailer(bundle):
+    code = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "for file in sys.argv[1:]:\n"
+        "    model = tf.lite.Interpreter(model_path=file); model.allocate_tensors()\n"
+        "    (image,) = model.get_input_details()\n"
+        "    model.set_tensor(image['index'], np.zeros(image['shape'], np.uint8)); model.invoke()\n"
+        "    print(model.get_tensor(model.get_output_details()[0]['index']).shape)\n"
+    )
+    files = [str(bundle.path(entry)) for entry in bundle.artifacts if entry.container == "tflite"]
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:-1] == ["(1, 2)"] * len(files)
+
+
 def test_a_second_export_is_identical(bundle, run_folder, tmp_path):
     moved = tmp_path / "elsewhere" / "run"
     shutil.copytree(run_folder, moved)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeclf.training.config import TrainConfig, load_config, to_toml
+from edgeclf.training.config import SplitConfig, TrainConfig, load_config, to_toml
+from edgeclf.training.train import resolve
 from edgeclf_device.errors import UsageError
 
 
@@ -28,10 +29,10 @@ def test_overrides_are_laid_over_a_base():
     assert load_config(None, ["seed=5"], base=base) == dataclasses.replace(base, seed=5)
 
 
-@given(name=st.text(st.characters(exclude_categories=["Cs"])), seed=st.integers(0, 2**32 - 1), share=st.floats(0, 0.99))
-def test_what_is_written_reads_back_equal(tmp_path_factory, name, seed, share):
+@given(text=st.text(st.characters(exclude_categories=["Cs"])), seed=st.integers(0, 2**32 - 1), share=st.floats(0, 0.99))
+def test_what_is_written_reads_back_equal(tmp_path_factory, text, seed, share):
     config = load_config(None, [f"train.dropout={share!r}", f"seed={seed}"])
-    config = dataclasses.replace(config, name=name, data='C:\\daten\\"ü"')
+    config = dataclasses.replace(config, licence=text, name="Prüfung 1.0", data='C:\\daten\\"ü"')
     file = tmp_path_factory.getbasetemp() / "roundtrip.toml"
     file.write_text(to_toml(config), encoding="utf-8", newline="")
     assert load_config(file) == config
@@ -80,3 +81,21 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path):
         load_config(file)
     with pytest.raises(UsageError, match="can't be read"):
         load_config(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("override", ["name=a/b", "name=..", "name=.hidden", "train.learning_rate=inf"])
+def test_a_value_that_would_fail_only_at_the_end_is_refused_at_once(override):
+    with pytest.raises(UsageError):
+        load_config(overrides=[override])
+
+
+@pytest.mark.parametrize("name", ["1.10", "2026-01-01", "true", "plain words"])
+def test_a_name_that_looks_like_something_else_is_kept_as_written(name):
+    assert load_config(overrides=[f"name={name}"]).name == name
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.2, 0.1), (float("nan"), 0.5, 0.5), (1.0, 0.0, 0.0)])
+def test_shares_that_are_none_are_refused_before_any_work(shares):
+    config = TrainConfig(data="x", split=SplitConfig(train=shares[0], val=shares[1], test=shares[2]))
+    with pytest.raises(UsageError, match="sum to 1"):
+        resolve(config)

@@ -17,7 +17,7 @@ import numpy as np
 from edgeclf_calibration._imports import import_onnx, import_onnxruntime
 from edgeclf_calibration.onnx_canonical import canonical
 from edgeclf_calibration.ranges import Range
-from edgeclf_device.errors import ModelError
+from edgeclf_device.errors import ModelError, first_line
 
 FLOAT_OPERATORS = frozenset({"Softmax"})
 """Left in float: they are a thousandth of the work, and 8 bits before an exponential cost accuracy."""
@@ -46,9 +46,7 @@ def optimised(model: bytes) -> bytes:
         try:
             onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
-            raise ModelError(
-                f"ONNX Runtime refuses the model: {str(error).splitlines()[0]}; export it again."
-            ) from error
+            raise ModelError(f"ONNX Runtime refuses the model: {first_line(error)}; export it again.") from error
         smaller = path.read_bytes()
     # Canonical, because nodes are told apart by their names below, and a converter may leave them without.
     named = onnx.load_from_string(_respelled(smaller, like=onnx.load_from_string(model)))

@@ -106,7 +106,13 @@ def require_empty(path: Path) -> None:
         UsageError: it is a file, or a folder with something in it.
     """
     if path.is_dir():
-        entries = sum(1 for _ in path.iterdir())
+        if path.resolve() == Path.cwd() or path.is_mount():
+            raise UsageError(
+                f"The output folder is made beside its place and then renamed to it, but {path} is the current folder "
+                "or a mount point, which can't be replaced; name a new folder inside it with --out."
+            )
+        with os_errors_explained(path):
+            entries = sum(1 for _ in path.iterdir())
         if entries:
             raise UsageError(
                 f"The output folder must be new or empty, but {path} holds {entries} entries; "

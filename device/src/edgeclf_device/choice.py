@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeclf_device.artifact import container_of
 from edgeclf_device.bundle import read_bundle, resolve
 from edgeclf_device.engines import ENGINES_OF, MODULES, installed
 from edgeclf_device.errors import DependencyError, UsageError
@@ -60,6 +61,28 @@ def choose(path: Path, *, engine: str | None = None) -> Choice:
     return Choice(path=path / entry.file, engine=name)
 
 
+def runnable(path: Path, *, engine: str | None = None) -> tuple[list[Path], list[Path]]:
+    """(the artifacts of ``path`` that can run here, those that can't for want of an engine).
+
+    ``engine`` alone counts where it is named. An artifact given by itself always counts as runnable, so that whoever
+    opens it says what is missing.
+
+    Raises:
+        as ``choose``.
+    """
+    choose(path, engine=engine)
+    if not path.is_dir():
+        return [path], []
+    good: list[Path] = []
+    bad: list[Path] = []
+    for file in resolve(path):
+        able = any(
+            installed(name) for name in _engines(container_of(file), engine) if name in ENGINES_OF[container_of(file)]
+        )
+        (good if able else bad).append(file)
+    return good, bad
+
+
 def rank(scheme: Scheme, container: Container) -> tuple[int, int]:
     """Sort key of an artifact: the smaller is preferred."""
     return SCHEMES.index(scheme), CONTAINERS.index(container)
@@ -83,5 +106,4 @@ def _engines(container: Container, engine: str | None) -> Sequence[str]:
 
 
 def _installed_engine(path: Path) -> str | None:
-    container: Container = "onnx" if path.suffix == ".onnx" else "tflite"
-    return next((name for name in ENGINES_OF[container] if installed(name)), None)
+    return next((name for name in ENGINES_OF[container_of(path)] if installed(name)), None)

@@ -11,6 +11,11 @@ class EdgeclfError(Exception):
     exit_code: ClassVar[int] = 1
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what another package's ``error`` says, or the name of its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class UsageError(EdgeclfError, ValueError):
     """The call itself is wrong: an option, a combination of options, an output folder that is not empty."""
 

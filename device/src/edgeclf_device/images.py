@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf_device.errors import DataError, DependencyError
-from edgeclf_device.preprocess import as_pixels
+from edgeclf_device.preprocess import MAX_SIDE, as_pixels
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_PIXELS = 1 << 28
@@ -43,8 +43,9 @@ def load(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path} can't be decoded ({error.err}); remove it or save it again.") from error
     if image is None:
         raise DataError(f"{path} is not an image that can be decoded; remove it or save it as PNG or JPEG.")
-    if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise DataError(f"{path}: an image may have {MAX_PIXELS} pixels, but it is {image.shape[1]}×{image.shape[0]}.")
+    if image.shape[0] * image.shape[1] > MAX_PIXELS or max(image.shape[:2]) > MAX_SIDE:
+        size = f"{image.shape[1]}×{image.shape[0]}"
+        raise DataError(f"{path}: an image may have {MAX_PIXELS} pixels and {MAX_SIDE} a side, but it is {size}.")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 

@@ -180,7 +180,7 @@ def _open_folder(spec: str) -> Source:
     found = sorted(
         (path.relative_to(folder).as_posix(), path)
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES | {".npy"} and path.is_file()
+        if path.suffix.lower() in SUFFIXES | {".npy"} and path.is_file() and not path.name.startswith(".")
     )
     if not found:
         raise DataError(

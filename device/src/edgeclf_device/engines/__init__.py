@@ -32,7 +32,11 @@ class Engine(Protocol):
     output_shape: tuple[int, ...]
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Run ``batch`` of ``input_shape`` and ``input_dtype``; a new array of ``output_shape``."""
+        """Run ``batch`` of ``input_shape`` and ``input_dtype``; a new array of ``output_shape``.
+
+        Raises:
+            ModelError: the engine fails at it.
+        """
 
     def close(self) -> None:
         """Give the engine's memory back; the engine can't be used afterwards."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf_device.engines import missing
-from edgeclf_device.errors import ModelError
+from edgeclf_device.errors import ModelError, first_line
 
 
 class LiteRT:
@@ -32,9 +32,12 @@ class LiteRT:
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """See ``Engine.run``."""
-        self._interpreter.set_tensor(self._input, batch)
-        self._interpreter.invoke()
-        output: NDArray[Any] = self._interpreter.get_tensor(self._output)
+        try:
+            self._interpreter.set_tensor(self._input, batch)
+            self._interpreter.invoke()
+            output: NDArray[Any] = self._interpreter.get_tensor(self._output)
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(f"LiteRT can't run the model: {first_line(error)}; export it again.") from error
         return output
 
     def close(self) -> None:
@@ -58,4 +61,4 @@ def load(model: bytes, threads: int) -> LiteRT:
         interpreter.allocate_tensors()
         return LiteRT(interpreter)
     except (ValueError, RuntimeError) as error:
-        raise ModelError(f"LiteRT refuses the model: {str(error).splitlines()[0]}; export it again.") from error
+        raise ModelError(f"LiteRT refuses the model: {first_line(error)}; export it again.") from error

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf_device.engines import missing
-from edgeclf_device.errors import ModelError
+from edgeclf_device.errors import ModelError, first_line
 
 _DTYPES = {
     "tensor(uint8)": "uint8",
@@ -35,7 +35,10 @@ class OnnxRuntime:
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """See ``Engine.run``."""
-        (output,) = self._session.run(self._output_names, {self.input_name: batch})
+        try:
+            (output,) = self._session.run(self._output_names, {self.input_name: batch})
+        except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
+            raise ModelError(f"ONNX Runtime can't run the model: {first_line(error)}; export it again.") from error
         return np.asarray(output)
 
     def close(self) -> None:
@@ -68,4 +71,4 @@ def load(model: bytes, threads: int) -> OnnxRuntime:
             f"The model needs one input and one output of static shape and a known type ({error}); export it again."
         ) from error
     except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
-        raise ModelError(f"ONNX Runtime refuses the model: {str(error).splitlines()[0]}; export it again.") from error
+        raise ModelError(f"ONNX Runtime refuses the model: {first_line(error)}; export it again.") from error
