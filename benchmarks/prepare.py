@@ -10,6 +10,7 @@ import argparse
 import json
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -79,6 +80,8 @@ def main() -> None:
             f"{row['prepare_numpy_ms']:6.2f} ms {row['ratio_to_inter_area']:6.3f}  {low:.3f} to {high:.3f}\n"
         )
     if arguments.json:
+        git = ["git", "rev-parse", "HEAD"]
+        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
         conditions = {
             "pairs": PAIRS,
             "target": [SIDE, SIDE],
@@ -88,6 +91,7 @@ def main() -> None:
             "python": platform.python_version(),
             "machine": platform.machine(),
             "date": time.strftime("%Y-%m-%d"),
+            "commit": commit,
         }
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps({"conditions": conditions, "rows": rows}, indent=2) + "\n")
