@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
+_STRIP_ROWS = 64
 
 
 def resize(image: Image, height: int, width: int) -> Image:
@@ -19,7 +20,7 @@ def resize(image: Image, height: int, width: int) -> Image:
         # At exactly one half along one axis INTER_LINEAR_EXACT is (a+b+1)>>1.
         image = _to(_even(image, rows=True, columns=False), 2, 1, cv2.INTER_LINEAR_EXACT)
     while image.shape[1] >= 2 * width:
-        image = _to(_even(image, rows=False, columns=True), 1, 2, cv2.INTER_LINEAR_EXACT)
+        image = _halve_columns(_even(image, rows=False, columns=True))
     if image.shape[:2] == (height, width):
         return image
     return _with_channels(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR_EXACT))
@@ -39,6 +40,20 @@ def grey(image: Image, color: str) -> Image:
 def reverse(image: Image) -> Image:
     """Exchange red and blue of uint8 (h, w, 3)."""
     return _with_channels(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+
+def _halve_columns(image: Image) -> Image:
+    """(a+b+1)>>1 of pixels side by side, as (a+b+a+b+2)>>2 of rows doubled: INTER_AREA's kernel is the faster one.
+
+    In strips, so that the doubled rows stay in the cache.
+    """
+    height, width, channels = image.shape
+    result = np.empty((height, width // 2, channels), np.uint8)
+    for top in range(0, height, _STRIP_ROWS):
+        strip = image[top : top + _STRIP_ROWS]
+        doubled = np.repeat(strip, 2, axis=0)
+        cv2.resize(doubled, (width // 2, len(strip)), result[top : top + len(strip)], interpolation=cv2.INTER_AREA)
+    return result
 
 
 def _readable(image: Image) -> Image:
