@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from edgeclf.data import cache
 from edgeclf.data.dataset import SPLIT_NAMES, Dataset, Rejected
 from edgeclf.evaluation.metrics import classification_metrics
-from edgeclf.evaluation.scores import artifact_scores, keras_scores
+from edgeclf.evaluation.scores import engine_scores, keras_scores
 from edgeclf.training.run import MODEL, Run, image_root, items, read_run
 from edgeclf_device.choice import runnable
 from edgeclf_device.classifier import Classifier
@@ -83,11 +84,16 @@ def evaluate(
         ]
     else:
         made = []
+        # The artifacts of a bundle share one preprocessing: its images are listed, digested and mapped once.
+        images = functools.cache(lambda spec: _images(data, spec, split, progress))
         for file in runnable(model, engine=engine)[0]:
             with Classifier.open(file, engine=engine, threads=threads) as classify:
-                dataset, pixels, part = _images(data, classify.manifest.preprocessing, split, progress)
+                manifest = classify.manifest
+                dataset, pixels, part = images(manifest.preprocessing)
                 true = _class_indices(dataset, classify.labels)
-                scores = artifact_scores(classify, pixels, progress=progress)
+                tensors = (manifest.inputs[0], manifest.outputs[0])
+                running = f"Running {file.name}"
+                scores = engine_scores(classify.engine, tensors, pixels, description=running, progress=progress)
                 ran_on = f"{classify.engine.name} {classify.engine.version}"
                 figures = classification_metrics(true, scores, classify.labels)
                 made.append(

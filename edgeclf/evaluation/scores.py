@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sized
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclf_device.classifier import Classifier, as_batch, scores_of
+from edgeclf_device.classifier import as_batch, scores_of
+from edgeclf_device.engines import Engine
 from edgeclf_device.errors import ModelError, first_line
+from edgeclf_device.manifest import Tensor
 from edgeclf_device.progress import Progress, no_progress
 
 Scores = NDArray[np.float32]
 
 
-def artifact_scores(classify: Classifier, pixels: NDArray[np.uint8], *, progress: Progress = no_progress) -> Scores:
-    """Run prepared images through an opened artifact.
+class Pixels(Sized, Iterable[NDArray[np.uint8]], Protocol):
+    """Prepared images, each uint8 (H, W, C): an array of them, or a part of a data set."""
+
+
+def engine_scores(
+    engine: Engine,
+    tensors: tuple[Tensor, Tensor],
+    pixels: Pixels,
+    *,
+    description: str,
+    progress: Progress = no_progress,
+) -> Scores:
+    """Run images that are prepared already through an engine.
 
     Args:
-        classify: the opened artifact; its engine is called directly, for the pixels are prepared already.
-        pixels: uint8 (N, height, width, channels), as the artifact's preprocessing makes them.
+        engine: with the model loaded.
+        tensors: its input and output as the manifest states them.
+        pixels: as the model's preprocessing makes them.
+        description: what the progress is of.
 
     Returns:
-        float32 (N, classes).
+        float32 (N, classes), dequantized.
     """
-    (tensor,), (output,) = classify.manifest.inputs, classify.manifest.outputs
-    steps = progress(pixels, f"Running {classify.path.name}", len(pixels))
-    return np.stack([scores_of(classify.engine.run(as_batch(image, tensor)), output) for image in steps])
+    image_tensor, scores_tensor = tensors
+    steps = progress(pixels, description, len(pixels))
+    return np.stack([scores_of(engine.run(as_batch(image, image_tensor)), scores_tensor) for image in steps])
 
 
 def keras_scores(model_file: Path, pixels: NDArray[np.uint8], *, progress: Progress = no_progress) -> Scores:

@@ -20,9 +20,6 @@ from edgeclf_device.errors import (
     UsageError,
 )
 
-CONVERSIONS = ("tflite-fp32", "tflite-w8a8", "onnx-fp32")
-"""What the child can convert to. The other artifacts are made from these without TensorFlow."""
-
 _ERRORS: dict[str, type[EdgeclfError]] = {
     kind.__name__: kind for kind in (UsageError, DataError, ModelError, DependencyError, SystemStateError, GateError)
 }
@@ -37,7 +34,7 @@ class Job:
         folder: where each conversion is written, as ``<conversion>.bin``.
         shape: (height, width, channels) of the prepared image.
         classes: number of labels, which the model's output must have.
-        conversions: some of ``CONVERSIONS``, in this order.
+        conversions: names of ``convert.CONVERTERS``, in the order wanted.
         calibration: path of a ``.npy`` file with uint8 (N, height, width, channels), for static int8.
         probe: path of a ``.npy`` file with uint8 (M, height, width, channels), to run through the Keras model.
         golden_seeds: golden inputs to run through the Keras model.

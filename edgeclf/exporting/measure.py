@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclf_device.classifier import as_batch, scores_of
-from edgeclf_device.engines import Engine, open_engine
+from edgeclf.evaluation.scores import Pixels, engine_scores
+from edgeclf_device.engines import open_engine
 from edgeclf_device.errors import GateError, ModelError
 from edgeclf_device.golden import GENERATOR, golden_input
 from edgeclf_device.manifest import Certificate, Container, Golden, Scheme, Tensor
 from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.progress import Progress, no_progress
-
-
-class Pixels(Sized, Iterable[NDArray[np.uint8]], Protocol):
-    """Prepared images, each uint8 (H, W, C): an array of them, or a part of a data set."""
-
 
 _FLOAT_TOLERANCE = 1e-5
 _SAME_MODEL_TOLERANCE = 0.01
@@ -54,17 +48,12 @@ def run_images(
         DependencyError: the container's engine is not installed.
         ModelError: the engine refuses the model, or a score is NaN or infinite.
     """
-    image_tensor, scores_tensor = tensors
-    engine: Engine = open_engine(model, container, threads=threads)
+    engine = open_engine(model, container, threads=threads)
     try:
-        rows = [
-            scores_of(engine.run(as_batch(image, image_tensor)), scores_tensor)
-            for image in progress(pixels, description, len(pixels))
-        ]
+        scores = engine_scores(engine, tensors, pixels, description=description, progress=progress)
         name = f"{engine.name} {engine.version}"
     finally:
         engine.close()
-    scores = np.stack(rows)
     if not np.isfinite(scores).all():
         raise ModelError("The converted model answers NaN or infinity; look for a diverged training and train again.")
     return scores, name
