@@ -23,9 +23,13 @@ test-lean: $(UV) ## device and calibration in an environment without TensorFlow
 		--package edgeclf-calibration --all-extras --group test
 	.venv-lean/bin/pytest tests/device tests/calibration -m "not tensorflow and not slow and not gpu and not arm64"
 
-full: install ## everything that takes long: slow tests, three seeds of the quickstart, installed sizes
+full: install ## everything that takes long: slow tests, every backbone, recipes, seeds of the quickstart
 	$(RUN)/pytest -m "not gpu and not arm64"
+	$(RUN)/python benchmarks/backbones.py
 	$(RUN)/python benchmarks/quickstart_seeds.py --json benchmarks/results/quickstart.json
+	$(RUN)/python benchmarks/recipes.py solar-cells
+	$(RUN)/python benchmarks/recipes.py fashion-cnn
+	$(RUN)/python benchmarks/recipes.py fashion-vit
 
 lint: install ## ruff, mypy, architecture contracts
 	$(RUN)/ruff format --check .
@@ -47,6 +51,8 @@ resolve: $(UV) ## show that the Pythons that are not run here resolve too
 
 bench: install ## the benchmarks behind the figures in the docs
 	$(RUN)/python benchmarks/prepare.py --json benchmarks/results/prepare.json
+	$(RUN)/python benchmarks/pixel_cache.py --json benchmarks/results/pixel_cache.json
+	$(RUN)/python benchmarks/training.py
 
 clean: ## remove what the targets above made, but not quickstart/
 	rm -rf .uv .venv .venv-lean dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

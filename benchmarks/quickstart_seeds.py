@@ -6,17 +6,15 @@ Run: ``make full``, or ``.venv/bin/python benchmarks/quickstart_seeds.py --json 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from record import write_record
+
 from edgeclf.solar.quickstart import quickstart
-from edgeclf_device.environment import record_environment
 
 SEEDS = (0, 1, 2)
 MIN_ACCURACY = 0.85
@@ -48,7 +46,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     arguments = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S607
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in arguments.seeds:
@@ -62,16 +59,11 @@ def main() -> None:
                 )
             print(f"seed {seed}  {results[-1]['seconds']:.0f} s", flush=True)
     if arguments.json:
-        record = {
-            "date": time.strftime("%Y-%m-%d"),
-            "commit": commit,
-            "python": platform.python_version(),
-            "environment": record_environment().to_json(),
-            "bounds": {"accuracy": MIN_ACCURACY, "drop_points": MAX_DROP_POINTS, "agreement": MIN_AGREEMENT},
-            "results": results,
-        }
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+        write_record(
+            arguments.json,
+            bounds={"accuracy": MIN_ACCURACY, "drop_points": MAX_DROP_POINTS, "agreement": MIN_AGREEMENT},
+            results=results,
+        )
     if not all(row["kept"] for result in results for row in result["rows"]):
         sys.exit("A bound was not kept; see NOT KEPT above.")
 

@@ -1,7 +1,7 @@
 """edgeclf: a folder of labelled images becomes a verified, quantized, self-describing classifier.
 
-The verbs of the command line are functions here: ``train``, ``evaluate``, ``export``, ``verify``, ``bench``. They are
-loaded when first used, so that importing edgeclf imports no framework.
+The verbs of the command line are functions here: ``fetch``, ``train``, ``evaluate``, ``export``, ``verify``, ``bench``.
+They are loaded when first used, so that importing edgeclf imports no framework.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ _VERBS = {
     "bench": "edgeclf_device.bench",
     "evaluate": "edgeclf.evaluation.evaluate",
     "export": "edgeclf.exporting.export",
+    "fetch": "edgeclf.stock",
     "train": "edgeclf.training.train",
     "verify": "edgeclf_device.verify",
 }
 
-__all__ = ["__version__", "bench", "evaluate", "export", "train", "verify"]
+__all__ = ["__version__", "bench", "evaluate", "export", "fetch", "train", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -55,6 +55,6 @@ def test_public_names_exist():
 
     for name in edgeclf_device.__all__:
         assert hasattr(edgeclf_device, name), name
-    assert set(edgeclf.__all__) == {"__version__", "bench", "evaluate", "export", "train", "verify"}
+    assert set(edgeclf.__all__) == {"__version__", "bench", "evaluate", "export", "fetch", "train", "verify"}
     for name in edgeclf.__all__:
         assert getattr(edgeclf, name) is not None

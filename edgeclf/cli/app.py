@@ -23,7 +23,11 @@ class Commands(typer.core.TyperGroup):
             typer.echo(f"edgeclf: {error}", err=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt:
-            typer.echo("edgeclf: interrupted; no half-written run or bundle was left behind.", err=True)
+            typer.echo(
+                "edgeclf: interrupted; no half-written run or bundle was left behind, and a training's checkpoint is "
+                "kept for --resume.",
+                err=True,
+            )
             raise
 
 

@@ -19,25 +19,38 @@ Out = Annotated[Path, typer.Option(help="The folder to write; it must be new or 
 def train(
     data: Data,
     out: Out,
-    backbone: Annotated[str | None, typer.Option(help="The network; see docs/reference/configuration.md.")] = None,
-    weights: Annotated[str | None, typer.Option(help="imagenet or none.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="The network; see docs/reference/backbones.md.")] = None,
+    model: Annotated[str | None, typer.Option(help="A function of yours that builds it: module:function.")] = None,
+    weights: Annotated[str | None, typer.Option(help="imagenet, none, or a file of weights.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Total over all phases.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the square the model sees, in pixels.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the split, the weights and the augmentation.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file; see docs/reference/configuration.md.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One key of the configuration: a.b=value.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted training of OUT.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse unreadable images, not leave them out.")] = False,
 ) -> None:
     """Train a classifier on a folder of labelled images."""
     from edgeclf.report.report import write_report
     from edgeclf.training.config import load_config
     from edgeclf.training.train import train as train_model
+    from edgeclf_device.errors import UsageError
 
-    options = {"backbone": backbone, "weights": weights, "train.epochs": epochs, "image_size": image_size, "seed": seed}
+    if backbone and model:
+        raise UsageError(f"Give --backbone or --model, but {backbone} and {model} were given.")
+    if model and ":" not in model:
+        raise UsageError(f"--model must be module:function, but {model!r} was given; for a built-in, use --backbone.")
+    options = {
+        "backbone": backbone or model,
+        "weights": weights,
+        "train.epochs": epochs,
+        "image_size": image_size,
+        "seed": seed,
+    }
     named = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
     resolved = load_config(config, [*(set_ or []), *named, f"data={json.dumps(str(data))}"])
     with Bars() as progress:
-        run = train_model(resolved, out=out, strict=strict, progress=progress)
+        run = train_model(resolved, out=out, strict=strict, resume=resume, tell=_tell, progress=progress)
     for rejected in run.metrics["rejected"]:
         typer.echo(f"edgeclf: left out: {rejected['path']}: {rejected['reason']}", err=True)
     report = write_report(run)
@@ -67,9 +80,25 @@ def evaluate(
 
 
 @app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="A run, as `edgeclf train` writes it.")],
+def fetch(
+    name: Annotated[str, typer.Argument(help="efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2.")],
     out: Out,
+) -> None:
+    """Write a stock ImageNet classifier with its 1000 labels as a run, ready to export."""
+    from edgeclf.stock import fetch as fetch_stock
+
+    with Bars() as progress:
+        run = fetch_stock(name, out=out, progress=progress)
+    typer.echo(f"{len(run.labels)} labels, {run.spec.height}×{run.spec.width} pixels; run {out}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run, as `edgeclf train` or `edgeclf fetch` writes it.")],
+    out: Out,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Images to calibrate with, and to judge by where the run has none.")
+    ] = None,
     format_: Annotated[list[str] | None, typer.Option("--format", help="tflite or onnx; default: both.")] = None,
     scheme: Annotated[list[str] | None, typer.Option(help="fp32 or w8a8; default: both.")] = None,
     max_drop: Annotated[float, typer.Option(help="Refuse an artifact that loses more points of accuracy.")] = 1.0,
@@ -79,6 +108,7 @@ def export(
     """Quantize a run to verified artifacts, each measured before it is let out."""
     from edgeclf.cli.tables import artifact_table
     from edgeclf.exporting.export import export as export_run
+    from edgeclf.exporting.measure import ungated
     from edgeclf.exporting.request import FORMATS, SCHEMES
     from edgeclf.report.measured import measured
     from edgeclf.report.report import write_report
@@ -89,6 +119,7 @@ def export(
         bundle = export_run(
             run,
             out,
+            calibration=calibration,
             formats=tuple(format_ or FORMATS),
             schemes=tuple(scheme or SCHEMES),
             max_drop=max_drop,
@@ -96,10 +127,16 @@ def export(
             calibration_images=calibration_images,
             progress=progress,
         )
-        rows, latency = measured(read_run(run), bundle, progress=progress)
+        opened = read_run(run)
+        rows, latency = measured(opened, bundle, progress=progress)
     artifact_table(rows, latency)
+    if sentence := ungated(bundle, max_drop):
+        typer.echo(f"edgeclf: {sentence}", err=True)
+    if not opened.has_images:
+        typer.echo(f"bundle {out}")
+        return
     try:
-        report = write_report(read_run(run), artifacts=rows, latency_conditions=latency)
+        report = write_report(opened, artifacts=rows, latency_conditions=latency)
     except SystemStateError as error:
         typer.echo(
             f"edgeclf: the bundle {out} is complete, but the run's report could not be renewed: {error}", err=True
@@ -160,6 +197,10 @@ def quickstart(
     with Bars() as progress:
         made = go(out, seed=seed, progress=progress)
     quickstart_summary(made)
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _write_json(path: Path | None, value: dict[str, Any]) -> None:

@@ -39,15 +39,15 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> None:
 
 
 def artifact_table(rows: Sequence[ArtifactRow], conditions: str) -> None:
-    """One row an artifact: size, accuracy, drop, agreement with Keras, latency."""
+    """One row an artifact: size, accuracy, drop, agreement with Keras, latency; a dash for what was not measured."""
     table = _table("artifact", "MB", "accuracy", "drop", "same label", "p50 ms", "p90 ms")
     for row in rows:
         table.add_row(
             escape(row.file),
             f"{row.size_bytes / 1e6:.2f}",
-            f"{100 * row.accuracy:.2f} %",
-            f"{row.drop_points:+.2f}",
-            f"{100 * row.agreement:.2f} %",
+            _percent(row.accuracy),
+            "–" if row.drop_points is None else f"{row.drop_points:+.2f}",
+            _percent(row.agreement),
             f"{row.p50_ms:.2f}",
             f"{row.p90_ms:.2f}",
         )
@@ -92,6 +92,10 @@ def quickstart_summary(made: Quickstart) -> None:
         ["bench", str(made.bundle.folder), "--threads", "1", "--threads", "2"],
     ):
         console.print(f"  {command_name} {shlex.join(arguments)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f} %"
 
 
 def _table(first: str, *columns: str) -> Table:

@@ -1,8 +1,9 @@
 """Prepared pixels on disk: every image is decoded once, and every later training maps the file into memory.
 
 A cache entry is a folder named by the SHA-256 of the preprocessing contract, the preprocessing and the images'
-digests in order, with ``pixels.npy`` and ``unreadable.json`` in it. It is written under another name and renamed, so
-two trainings may build the same one and one of them may be killed.
+digests in order, with ``pixels.npy``, ``sizes.npy`` (of the images before they were prepared) and
+``unreadable.json`` in it. It is written under another name and renamed, so two trainings may build the same one and
+one of them may be killed. Whoever builds an entry removes those that nobody has opened for 30 days.
 """
 
 from __future__ import annotations
@@ -17,33 +18,45 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclf.data.dataset import Dataset, Item, digest_of, reason_without_path, scan, without
+from edgeclf.data.dataset import Dataset, Item, scan, without
 from edgeclf_device.atomic import os_errors_explained
 from edgeclf_device.errors import DataError
-from edgeclf_device.images import load as load_image
+from edgeclf_device.images import decode, read_bytes
 from edgeclf_device.preprocess import CONTRACT_VERSION, PrepareSpec, prepare
 from edgeclf_device.progress import Progress, no_progress
 
 Pixels = NDArray[np.uint8]
+_Row = tuple[Pixels, tuple[int, int]] | str
+"""An image's prepared pixels and its own (height, width), or the reason why there are none."""
 
 _PIXELS = "pixels.npy"
+_SIZES = "sizes.npy"
 _UNREADABLE = "unreadable.json"
 _TEMPORARY = "building-"
 _ABANDONED_AFTER_S = 24 * 3600
+_UNUSED_AFTER_S = 30 * 24 * 3600
+_NAME_LENGTH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """An opened cache entry: pixels of the readable items in order, and why the others (by index) are not there."""
+    """An opened cache entry.
+
+    Attributes:
+        pixels: uint8 (N, H, W, C) of the readable items in order.
+        sizes: int32 (N, 2), height and width of their images.
+        unreadable: why the others (by index) are not there.
+    """
 
     pixels: Pixels
+    sizes: NDArray[np.int32]
     unreadable: dict[int, str]
 
 
@@ -67,15 +80,22 @@ def load(
     """Read the dataset at ``path`` with its prepared pixels, decoding every image at most once.
 
     Returns:
-        the dataset without its unreadable images, and uint8 (N, H, W, C) of its items in order, read-only.
+        the dataset without its unreadable images, each item with its ``size``, and uint8 (N, H, W, C) of its items in
+        order, read-only.
 
     Raises:
-        DataError: as for ``edgeclf.data.dataset.read_dataset``.
+        DataError: as for ``edgeclf.data.dataset.scan``; with ``strict`` also an unreadable image.
+        DependencyError: OpenCV, or for a Parquet listing pyarrow, is not installed.
         SystemStateError: the cache can't be written.
     """
     dataset = scan(path, for_training=for_training, progress=progress)
     entry = _entry(dataset.items, dataset.root, spec, cache_dir, progress)
-    return without(dataset, entry.unreadable, strict=strict, for_training=for_training), entry.pixels
+    kept = without(dataset, entry.unreadable, strict=strict, for_training=for_training)
+    items = (
+        replace(item, size=(height, width))
+        for item, (height, width) in zip(kept.items, entry.sizes.tolist(), strict=True)
+    )
+    return replace(kept, items=tuple(items)), entry.pixels
 
 
 def pixels(
@@ -119,19 +139,25 @@ def _entry(items: Sequence[Item], root: Path, spec: PrepareSpec, cache_dir: Path
 def _open(folder: Path) -> _Entry | None:
     """Open an entry, or return None where there is none or it is damaged."""
     try:
-        mapped = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
+        sizes = np.load(folder / _SIZES, allow_pickle=False)
+        mapped = np.load(folder / _PIXELS, mmap_mode="r" if len(sizes) else None, allow_pickle=False)
         unreadable = json.loads((folder / _UNREADABLE).read_bytes())
     except (OSError, ValueError, EOFError):
         return None
-    return _Entry(pixels=mapped, unreadable={int(index): reason for index, reason in unreadable.items()})
+    if sizes.shape != (len(mapped), 2):
+        return None
+    with contextlib.suppress(OSError):  # a cache that others may only read
+        os.utime(folder)
+    return _Entry(pixels=mapped, sizes=sizes, unreadable={int(index): reason for index, reason in unreadable.items()})
 
 
 def _build(items: Sequence[Item], root: Path, spec: PrepareSpec, final: Path, progress: Progress) -> None:
     final.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(final.parent)
+    _prune(final.parent)
     temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=_TEMPORARY))
     try:
         unreadable: dict[int, str] = {}
+        sizes: list[tuple[int, int]] = []
         # Rows are written one after the other, not into a memory map: on a full disk a map kills the process.
         with (temporary / _PIXELS).open("wb") as file:
             _write_header(file, len(items), spec)
@@ -139,8 +165,10 @@ def _build(items: Sequence[Item], root: Path, spec: PrepareSpec, final: Path, pr
                 if isinstance(row, str):
                     unreadable[index] = row
                 else:
-                    file.write(row.data)
-            _write_header(file, len(items) - len(unreadable), spec)
+                    file.write(row[0].data)
+                    sizes.append(row[1])
+            _write_header(file, len(sizes), spec)
+        np.save(temporary / _SIZES, np.array(sizes, np.int32).reshape(-1, 2))
         (temporary / _UNREADABLE).write_text(json.dumps(unreadable), encoding="utf-8")
         _move_into_place(temporary, final)
     finally:
@@ -154,25 +182,27 @@ def _write_header(file: BinaryIO, count: int, spec: PrepareSpec) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _rows(items: Sequence[Item], root: Path, spec: PrepareSpec) -> Iterator[Pixels | str]:
-    """Yield each item's prepared pixels or the reason why there are none, in order, decoding on every core."""
+def _rows(items: Sequence[Item], root: Path, spec: PrepareSpec) -> Iterator[_Row]:
+    """Prepare each item in order, on every core; a file is read once, for its digest and its pixels."""
 
-    def row(item: Item) -> Pixels | str:
+    def row(item: Item) -> _Row:
         path = root / item.path
-        if digest_of(path) != item.digest:
+        data = read_bytes(path)
+        if hashlib.sha256(data).hexdigest() != item.digest:
             raise DataError(f"{path} has changed since it was listed; put the old file back, or train again.")
         try:
-            return np.ascontiguousarray(prepare(load_image(path), spec))
+            image = decode(data, path)
+            return prepare(image, spec, color="bgr"), (image.shape[0], image.shape[1])
         except DataError as error:
-            return reason_without_path(error, path)
+            return str(error).removeprefix(str(path)).lstrip(" :")
 
     yield from _in_order(row, items, os.cpu_count() or 1)
 
 
-def _in_order(row: Callable[[Item], Pixels | str], items: Sequence[Item], threads: int) -> Iterator[Pixels | str]:
+def _in_order(row: Callable[[Item], _Row], items: Sequence[Item], threads: int) -> Iterator[_Row]:
     """Map ``row`` over ``items`` on ``threads`` threads with only a few results waiting in memory."""
     pool = ThreadPoolExecutor(threads)
-    waiting: deque[Future[Pixels | str]] = deque()
+    waiting: deque[Future[_Row]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(row, item))
@@ -196,9 +226,15 @@ def _move_into_place(temporary: Path, final: Path) -> None:
                 raise
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what a killed training left, once it is certainly not being written any more."""
-    for path in folder.glob(f"{_TEMPORARY}*"):
+def _prune(folder: Path) -> None:
+    """Remove what a killed training left, once it is certainly not being written any more, and what nobody uses."""
+    for path in folder.iterdir():
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
+            if path.name.startswith(_TEMPORARY):
+                changed = max(one.stat().st_mtime for one in (path, *path.iterdir()))
+                old = time.time() - changed > _ABANDONED_AFTER_S
+            else:
+                is_entry = len(path.name) == _NAME_LENGTH and (path / _PIXELS).is_file()
+                old = is_entry and time.time() - path.stat().st_mtime > _UNUSED_AFTER_S
+            if old:
                 shutil.rmtree(path, ignore_errors=True)

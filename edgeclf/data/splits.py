@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeclf.data.dataset import SPLIT_NAMES, Dataset, Item
+from edgeclf.data.dataset import SPLIT_NAMES, Dataset
+from edgeclf.data.units import divide, units_of
 from edgeclf_device.atomic import write_text
 from edgeclf_device.errors import DataError, ModelError, UsageError
 
@@ -29,21 +29,29 @@ class SplitRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Group:
-    """Items with the same bytes: they stay together."""
+class Leak:
+    """Two images that belong together but lie in different parts.
 
-    members: tuple[int, ...]
-    label: int
-    stratum: str | None
-    split: str | None
+    Attributes:
+        kind: ``equal bytes``, ``group`` or ``near duplicate``.
+        first, second: their paths.
+        parts: where they are.
+    """
+
+    kind: str
+    first: str
+    second: str
+    parts: tuple[str, str]
 
 
-def split(dataset: Dataset, *, seed: int, fractions: Fractions = (0.7, 0.2, 0.1)) -> tuple[str, ...]:
+def split(
+    dataset: Dataset, *, seed: int, fractions: Fractions = (0.7, 0.2, 0.1), near: Sequence[tuple[int, int]] = ()
+) -> tuple[str, ...]:
     """Assign each item to ``train``, ``val`` or ``test``, stratified by label and, where given, by stratum.
 
-    Items of equal bytes stay together. An item whose listing names a split keeps it; where a listing gives test
-    items but no val items, val is taken from train. The same dataset, seed and fractions give the same split
-    (scikit-learn's stratified ``train_test_split``).
+    Items of equal bytes, of one group, and the pairs ``near`` (indices, the most alike first) stay together. An item
+    whose listing or folder names a split keeps it; where test items are given but no val items, val is taken from
+    train. The same arguments give the same split.
 
     ``fractions`` are the shares of train, val and test; they sum to 1, and test may be 0.
 
@@ -53,23 +61,48 @@ def split(dataset: Dataset, *, seed: int, fractions: Fractions = (0.7, 0.2, 0.1)
     """
     require_shares(fractions)
     train, val, test = fractions
-    groups = _groups(dataset.items)
-    names = [group.split for group in groups]
+    units = units_of(dataset.items, near)
+    names = [unit.split for unit in units]
     free = [index for index, name in enumerate(names) if name is None]
     given = {name for name in names if name is not None}
     if free and test > 0 and not given & {"test"}:
-        free, chosen = _divide(groups, free, test, seed)
+        free, chosen = divide(units, free, test, seed)
         _assign(names, chosen, "test")
     if "val" not in given:
         pool = free + [index for index, name in enumerate(names) if name == "train"]
-        _, chosen = _divide(groups, sorted(pool), val / (train + val), seed)
+        _, chosen = divide(units, sorted(pool), val / (train + val), seed)
         _assign(names, chosen, "val")
     result = [""] * len(dataset.items)
-    for group, name in zip(groups, names, strict=True):
-        for member in group.members:
+    for unit, name in zip(units, names, strict=True):
+        for member in unit.members:
             result[member] = name or "train"
     _check_parts(dataset, result)
     return tuple(result)
+
+
+def leaks(dataset: Dataset, names: Sequence[str], near: Sequence[tuple[int, int]] = ()) -> tuple[Leak, ...]:
+    """Find what belongs together but lies in different parts: one record for each pair of parts and kind of tie."""
+    found: list[Leak] = []
+
+    def add(kind: str, first: int, second: int) -> None:
+        items = dataset.items
+        parts = (names[first], names[second])
+        found.append(Leak(kind=kind, first=items[first].path, second=items[second].path, parts=parts))
+
+    for kind, key in (("equal bytes", "digest"), ("group", "group")):
+        first_of: dict[str, dict[str, int]] = {}
+        for index, item in enumerate(dataset.items):
+            value = getattr(item, key)
+            if value is not None:
+                first_of.setdefault(value, {}).setdefault(names[index], index)
+        for places in first_of.values():
+            first, *others = places.values()
+            for other in others:
+                add(kind, first, other)
+    for first, second in near:
+        if names[first] != names[second] and dataset.items[first].digest != dataset.items[second].digest:
+            add("near duplicate", first, second)
+    return tuple(found)
 
 
 def require_shares(fractions: Fractions) -> None:
@@ -88,50 +121,20 @@ def _assign(names: list[str | None], chosen: Sequence[int], name: str) -> None:
         names[index] = name
 
 
-def _groups(items: Sequence[Item]) -> list[_Group]:
-    members: dict[tuple[str, str | None], list[int]] = {}
-    given = {item.digest: item.split for item in items if item.split is not None}
-    for index, item in enumerate(items):
-        members.setdefault((item.digest, item.split or given.get(item.digest)), []).append(index)
-    return [
-        _Group(
-            members=tuple(indices), label=items[indices[0]].label, stratum=items[indices[0]].stratum, split=group_split
-        )
-        for (_digest, group_split), indices in members.items()
-    ]
-
-
-def _divide(groups: Sequence[_Group], pool: list[int], share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Return ``pool`` in two sorted parts, the second holding about ``share`` of it, stratified as finely as possible.
-
-    Strata too small to be divided fall back to their label.
-    """
-    from sklearn.model_selection import train_test_split
-
-    fine = [(groups[index].label, groups[index].stratum) for index in pool]
-    counts = Counter(fine)
-    keys = [str(key) if counts[key] >= 2 and counts[key] * share >= 1 else str((key[0], None)) for key in fine]
-    count = max(1, round(share * len(pool)))
-    for stratify in (keys, [str(label) for label, _ in fine]):
-        try:
-            rest, chosen = train_test_split(pool, test_size=count, stratify=stratify, random_state=seed)
-        except ValueError:
-            continue
-        return sorted(rest), sorted(chosen)
-    raise DataError(
-        f"{len(pool)} different images in {len(set(fine))} classes or strata are too few to set {share:.0%} aside "
-        "with every class in it; add images or make that part of the split larger."
-    )
-
-
 def _check_parts(dataset: Dataset, names: Sequence[str]) -> None:
     present = {(name, item.label) for name, item in zip(names, dataset.items, strict=True)}
+    given = {item.split for item in dataset.items}
     for name in SPLIT_NAMES:
         missing = [label for index, label in enumerate(dataset.labels) if (name, index) not in present]
         if missing and (name != "test" or "test" in names):
+            remedy = (
+                f"put images of each into {name}, where you have divided the data, or remove the class from every part"
+                if name in given
+                else "add images of that class (in further groups, where you name groups), or make that part larger"
+            )
             raise DataError(
                 f"Every class must be in every part of the split, but {name} has no image of {', '.join(missing)}; "
-                "add images of that class, or make that part larger."
+                f"{remedy}."
             )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeclf.data import cache
 from edgeclf.data.dataset import SPLIT_NAMES, Dataset, Rejected
+from edgeclf.evaluation.confidence import accepted, reject_below
 from edgeclf.evaluation.metrics import classification_metrics
 from edgeclf.evaluation.scores import engine_scores, keras_scores
 from edgeclf.training.run import MODEL, Run, image_root, items, read_run
@@ -31,7 +32,8 @@ class Evaluation:
         model: file name.
         engine: what executed it, with its version.
         split: part of the data, or ``all``.
-        metrics: see ``classification_metrics``.
+        metrics: see ``classification_metrics``; with ``accepted`` (``confidence.accepted``), None where the model has
+            no reject threshold.
         rejected: images that could not be read.
     """
 
@@ -76,7 +78,7 @@ def evaluate(
         dataset, pixels, part = _images(data, run.spec, split, progress)
         true = _class_indices(dataset, run.labels)
         scores = keras_scores(run.model_path, pixels, progress=progress)
-        figures = classification_metrics(true, scores, run.labels)
+        figures = _figures(true, scores, run.labels, reject_below(run.metrics))
         made = [
             Evaluation(
                 model=run.model_path.name, engine="keras", split=part, metrics=figures, rejected=dataset.rejected
@@ -95,11 +97,18 @@ def evaluate(
                 running = f"Running {file.name}"
                 scores = engine_scores(classify.engine, tensors, pixels, description=running, progress=progress)
                 ran_on = f"{classify.engine.name} {classify.engine.version}"
-                figures = classification_metrics(true, scores, classify.labels)
+                figures = _figures(true, scores, classify.labels, manifest.reject_below)
                 made.append(
                     Evaluation(model=file.name, engine=ran_on, split=part, metrics=figures, rejected=dataset.rejected)
                 )
     return tuple(made)
+
+
+def _figures(
+    true: NDArray[np.int64], scores: NDArray[np.float32], labels: Sequence[str], threshold: float | None
+) -> dict[str, Any]:
+    believed = None if threshold is None else {"threshold": threshold, **accepted(true, scores, threshold)}
+    return {**classification_metrics(true, scores, labels), "accepted": believed}
 
 
 def _images(

@@ -47,9 +47,11 @@ def _convert_all(job: Job, answers: TextIO) -> None:
     source = convert.load(job)
     loaded = Loaded(
         golden=convert.golden_scores(source, job.golden_seeds).tolist(),
-        probe=convert.scores(source, np.load(job.probe, allow_pickle=False)).tolist(),
+        probe=[] if job.probe is None else convert.scores(source, np.load(job.probe, allow_pickle=False)).tolist(),
     )
     _answer(answers, asdict(loaded))
+    for image in () if job.judging is None else np.load(job.judging, mmap_mode="r", allow_pickle=False):
+        _answer(answers, {"scores": convert.scores(source, image[np.newaxis])[0].tolist()})
     for conversion in job.conversions:
         Job.path_of(Path(job.folder), conversion).write_bytes(convert.CONVERTERS[conversion](source))
         _answer(answers, {"converted": conversion})

@@ -124,8 +124,19 @@ def onnx_fp32(source: Source) -> bytes:
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     signature = _signature(source, "uint8")
     function = tf.function(lambda image: source.keras_model(image, training=False), input_signature=signature)
-    proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=ONNX_OPSET)
+    proto, _ = tf2onnx.convert.from_function(
+        function, input_signature=signature, opset=ONNX_OPSET, custom_op_handlers={"Erfc": (_erfc_as_erf, [])}
+    )
     return canonical(proto.SerializeToString(), inputs=("image",), outputs=("scores",))
+
+
+def _erfc_as_erf(graph: Any, node: Any, name: str, _arguments: list[Any]) -> None:
+    """Write 1 - Erf for Erfc, which exact GELU contains and ONNX lacks; a handler of tf2onnx."""
+    shapes, dtypes = node.output_shapes, node.output_dtypes
+    graph.remove_node(name)
+    one = graph.make_const(f"{name}_one", np.array(1, np.float32))
+    erf = graph.make_node("Erf", node.input, name=f"{name}_erf", shapes=shapes, dtypes=dtypes)
+    graph.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=node.output, shapes=shapes, dtypes=dtypes)
 
 
 CONVERTERS: dict[str, Callable[[Source], bytes]] = {

@@ -5,25 +5,18 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf.exporting import isolation
 from edgeclf.exporting.child import ENVIRONMENT
-from edgeclf.exporting.job import Job, Loaded
-from edgeclf.exporting.measure import (
-    certify,
-    choose_golden_seed,
-    golden_of,
-    require_same_model,
-    require_within,
-    run_images,
-)
+from edgeclf.exporting.job import Job
+from edgeclf.exporting.measure import certify, golden_of, require_within, run_images
+from edgeclf.exporting.preparation import Calibration, Yardstick, choose_calibration, job_of, yardstick_of
 from edgeclf.exporting.request import (
     CALIBRATION_IMAGES,
     FORMATS,
@@ -35,13 +28,12 @@ from edgeclf.exporting.request import (
     require_packages,
 )
 from edgeclf.exporting.run_subject import read_subject
-from edgeclf.exporting.subject import Subject
+from edgeclf.exporting.subject import Images, Subject
 from edgeclf.exporting.tensors import tensors_of
 from edgeclf_calibration import bias_correction
-from edgeclf_calibration.observe import anchored, observe
+from edgeclf_calibration.observe import observe
 from edgeclf_calibration.onnx_int8 import optimised, quantize_onnx
 from edgeclf_calibration.ranges import MinMax
-from edgeclf_calibration.selection import choose
 from edgeclf_device.artifact import write_artifact
 from edgeclf_device.atomic import atomic_folder, require_empty
 from edgeclf_device.bundle import Bundle, read_bundle, write_bundle_index
@@ -49,18 +41,8 @@ from edgeclf_device.manifest import Certificate, Container, Manifest, Scheme
 from edgeclf_device.progress import Progress, no_progress
 from edgeclf_device.verify import verify
 
-_GOLDEN_SEEDS = tuple(range(16))
-_PROBE_IMAGES = 8
 _WORK = ".work"
 _VERSIONS = ("edgeclf", "keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Calibration:
-    """The images that calibrate, anchored, and the record of their choice."""
-
-    pixels: NDArray[np.uint8]
-    record: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +50,7 @@ class _Task:
     """One export under way."""
 
     subject: Subject
-    calibration: _Calibration | None
+    calibration: Calibration | None
     work: Path
     asked: Request
     progress: Progress
@@ -81,13 +63,13 @@ class _Artifact:
     file: str
     model: bytes
     manifest: Manifest
-    certificate: Certificate
 
 
 def export(
     run: Path,
     out: Path,
     *,
+    calibration: Path | None = None,
     formats: Sequence[str] = FORMATS,
     schemes: Sequence[str] = SCHEMES,
     calibration_images: int = CALIBRATION_IMAGES,
@@ -101,13 +83,18 @@ def export(
 
     Two exports of one run give identical artifacts. ``out`` appears whole, at the end, or not at all.
 
+    A run without images of its own, such as a stock classifier, is calibrated on half of the images of
+    ``calibration`` and judged on the other half. Without labels the agreement with the Keras model is measured but no
+    accuracy, so no gate is applied; without images fp32 alone can be made. ``ungated`` says so of a bundle.
+
     Args:
         run: folder of a training.
         out: folder of the bundle; new or empty.
+        calibration: a folder of images or a listing to calibrate with, not with the run's training split.
         formats: ``tflite``, ``onnx``.
         schemes: ``fp32``, ``w8a8``.
-        calibration_images: how many images of the training split calibrate w8a8; all where there are fewer.
-        max_drop: points of accuracy that an artifact may lose against the Keras model on the test split.
+        calibration_images: how many images calibrate w8a8; all where there are fewer.
+        max_drop: points of accuracy that an artifact may lose against the Keras model.
         seed: of the choice of the calibration images.
         threads: how many to measure with.
         timeout_s: how long the conversion may take.
@@ -117,8 +104,8 @@ def export(
         the bundle as written.
 
     Raises:
-        UsageError: an unknown format or scheme, or ``out`` is not empty.
-        DataError: the run's images are not where they were, or have changed.
+        UsageError: an unknown format or scheme, w8a8 without images, or ``out`` is not empty.
+        DataError: the images are not where they were, have changed, can't be read or are too few.
         ModelError: the run is damaged or inconsistent, or a converter refuses the model.
         DependencyError: TensorFlow, a converter or an engine is not installed.
         SystemStateError: the disk is full, or the converter crashed, was killed or took too long.
@@ -135,12 +122,12 @@ def export(
     )
     require_empty(out)
     require_packages(asked.formats)
-    return export_subject(read_subject(run, progress=progress), out, asked, progress=progress)
+    return export_subject(read_subject(run, calibration=calibration, progress=progress), out, asked, progress=progress)
 
 
 def export_subject(subject: Subject, out: Path, asked: Request, *, progress: Progress = no_progress) -> Bundle:
     """As ``export``, for a model and images that are at hand."""
-    calibration = _calibration(subject, asked) if "w8a8" in asked.schemes else None
+    calibration = choose_calibration(subject, asked) if "w8a8" in asked.schemes else None
     with atomic_folder(out) as folder:
         work = folder / _WORK
         work.mkdir()
@@ -148,7 +135,7 @@ def export_subject(subject: Subject, out: Path, asked: Request, *, progress: Pro
         with contextlib.closing(_artifacts(task)) as made:
             artifacts = list(made)
         shutil.rmtree(work)
-        require_within({artifact.file: artifact.certificate for artifact in artifacts})
+        require_within({one.file: one.manifest.certificate for one in artifacts if one.manifest.certificate})
         for artifact in artifacts:
             write_artifact(folder / artifact.file, artifact.model, artifact.manifest)
         write_bundle_index(folder, name=subject.name, files=[artifact.file for artifact in artifacts])
@@ -156,17 +143,9 @@ def export_subject(subject: Subject, out: Path, asked: Request, *, progress: Pro
     return read_bundle(out)
 
 
-def _calibration(subject: Subject, asked: Request) -> _Calibration:
-    labels = [subject.labels[index] for index in subject.train.true]
-    selection = choose(labels, subject.train.digests, count=asked.calibration_images, seed=asked.seed)
-    pixels = anchored(subject.train.take(selection.indices))
-    record = {**selection.to_json(estimator=MinMax.name), "recovery": [bias_correction.NAME]}
-    return _Calibration(pixels=pixels, record=record)
-
-
 def _artifacts(task: _Task) -> Generator[_Artifact]:
     """Each artifact, measured while the child converts the next."""
-    job = _job(task)
+    job = job_of(task.subject, task.asked, task.calibration, task.work)
     path = task.work / "job.json"
     path.write_text(job.to_json(), encoding="utf-8")
     with isolation.child(
@@ -176,32 +155,10 @@ def _artifacts(task: _Task) -> Generator[_Artifact]:
         timeout_s=task.asked.timeout_s,
         environment=ENVIRONMENT,
     ) as lines:
-        answers = task.progress(lines, "Converting", 1 + len(job.conversions))
-        loaded = Loaded(**next(answers))
-        require_same_model(loaded.probe, task.subject.reference, task.subject.keras_model)
-        seed = choose_golden_seed(dict(zip(_GOLDEN_SEEDS, loaded.golden, strict=True)))
-        for answer in answers:
+        yardstick = yardstick_of(task.subject, lines, task.progress)
+        for answer in task.progress(lines, "Converting", len(job.conversions)):
             for container, scheme, model in _models(task, answer["converted"]):
-                yield _measured(task, container, scheme, model, golden_seed=seed)
-
-
-def _job(task: _Task) -> Job:
-    """What the child has to do; its input files are written."""
-    subject, folder = task.subject, task.work.absolute()
-    pixels, probe = folder / "calibration.npy", folder / "probe.npy"
-    if task.calibration is not None:
-        np.save(pixels, task.calibration.pixels)
-    np.save(probe, subject.test.take(tuple(range(min(_PROBE_IMAGES, len(subject.test))))))
-    return Job(
-        keras_model=str(subject.keras_model.absolute()),
-        folder=str(folder),
-        shape=subject.spec.shape,
-        classes=len(subject.labels),
-        conversions=task.asked.conversions,
-        calibration=None if task.calibration is None else str(pixels),
-        probe=str(probe),
-        golden_seeds=_GOLDEN_SEEDS,
-    )
+                yield _measured(task, container, scheme, model, yardstick)
 
 
 def _models(task: _Task, conversion: str) -> Iterator[tuple[Container, Scheme, bytes]]:
@@ -224,28 +181,10 @@ def _quantized(model: bytes, pixels: NDArray[np.uint8], task: _Task) -> bytes:
     return quantize_onnx(bias_correction.corrected(ready, means.means()), estimator.ranges())
 
 
-def _measured(task: _Task, container: Container, scheme: Scheme, model: bytes, *, golden_seed: int) -> _Artifact:
-    """Run the model on the test split and the golden input, and describe it."""
-    subject, asked = task.subject, task.asked
-    file = f"{subject.name}-{scheme}.{container}"
+def _measured(task: _Task, container: Container, scheme: Scheme, model: bytes, yardstick: Yardstick) -> _Artifact:
+    """Run the model on the golden input and on the images that judge, and describe it."""
+    subject = task.subject
     tensors = tensors_of(model, container, scheme)
-    scores, engine = run_images(
-        model,
-        container,
-        tensors,
-        subject.test,
-        threads=asked.threads,
-        description=f"Measuring {file}",
-        progress=task.progress,
-    )
-    certificate = certify(
-        scores,
-        subject.reference,
-        subject.test.true,
-        split=subject.judging_split,
-        max_drop_points=asked.max_drop_points,
-        engine=engine,
-    )
     calibration = task.calibration if scheme == "w8a8" else None
     manifest = Manifest(
         name=subject.name,
@@ -255,12 +194,38 @@ def _measured(task: _Task, container: Container, scheme: Scheme, model: bytes, *
         preprocessing=subject.spec,
         inputs=tensors[:1],
         outputs=tensors[1:],
-        golden=golden_of(model, container, scheme, tensors, subject.spec, seed=golden_seed),
-        certificate=certificate,
+        golden=golden_of(model, container, scheme, tensors, subject.spec, seed=yardstick.golden_seed),
         calibration=None if calibration is None else calibration.record,
         provenance={**subject.provenance, "versions": _versions()},
+        reject_below=subject.reject_below,
     )
-    return _Artifact(file=file, model=model, manifest=manifest, certificate=certificate)
+    file = f"{subject.name}-{scheme}.{container}"
+    if subject.judging is not None and yardstick.reference is not None:
+        certificate = _judged(task, model, manifest, subject.judging, yardstick.reference)
+        manifest = replace(manifest, certificate=certificate)
+    return _Artifact(file=file, model=model, manifest=manifest)
+
+
+def _judged(
+    task: _Task, model: bytes, manifest: Manifest, judging: Images, reference: NDArray[np.float32]
+) -> Certificate:
+    scores, engine = run_images(
+        model,
+        manifest.container,
+        (manifest.inputs[0], manifest.outputs[0]),
+        judging,
+        threads=task.asked.threads,
+        description=f"Measuring {manifest.scheme} .{manifest.container}",
+        progress=task.progress,
+    )
+    return certify(
+        scores,
+        reference,
+        judging.true,
+        split=judging.split,
+        max_drop_points=task.asked.max_drop_points,
+        engine=engine,
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -36,7 +36,9 @@ class Job:
         classes: number of labels, which the model's output must have.
         conversions: names of ``convert.CONVERTERS``, in the order wanted.
         calibration: path of a ``.npy`` file with uint8 (N, height, width, channels), for static int8.
-        probe: path of a ``.npy`` file with uint8 (M, height, width, channels), to run through the Keras model.
+        probe: path of a ``.npy`` file with uint8 (M, height, width, channels), to run through the Keras model before
+            it is converted, to see that it is the one that was trained.
+        judging: path of such a file with images whose scores by the Keras model are wanted, each as it is done.
         golden_seeds: golden inputs to run through the Keras model.
     """
 
@@ -46,7 +48,8 @@ class Job:
     classes: int
     conversions: tuple[str, ...]
     calibration: str | None
-    probe: str
+    probe: str | None
+    judging: str | None = None
     golden_seeds: tuple[int, ...]
 
     @staticmethod
@@ -73,7 +76,7 @@ class Loaded:
 
     Attributes:
         golden: the model's scores for the golden input of each seed.
-        probe: the model's scores for each probe image.
+        probe: the model's scores for each probe image; empty where there was none.
     """
 
     golden: list[list[float]]

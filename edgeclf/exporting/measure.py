@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf.evaluation.scores import Pixels, engine_scores
+from edgeclf_device.artifact import read_artifact
+from edgeclf_device.bundle import Bundle
 from edgeclf_device.engines import open_engine
 from edgeclf_device.errors import GateError, ModelError
 from edgeclf_device.golden import GENERATOR, golden_input
@@ -62,7 +65,7 @@ def run_images(
 def certify(
     scores: NDArray[np.float32],
     reference: NDArray[np.float32],
-    true: NDArray[np.int64],
+    true: NDArray[np.int64] | None,
     *,
     split: str,
     max_drop_points: float,
@@ -73,22 +76,32 @@ def certify(
     Args:
         scores: float32 (N, classes), of the artifact.
         reference: float32 (N, classes), of the Keras model.
-        true: (N,) class indices.
+        true: (N,) class indices; None: not known, and only the agreement is measured.
         split: name of the part of the data that the images are.
         max_drop_points: the gate, written into the certificate; ``require_within`` enforces it.
         engine: what gave ``scores``.
     """
     predicted, expected = scores.argmax(axis=1), reference.argmax(axis=1)
-    right, right_before = int((predicted == true).sum()), int((expected == true).sum())
-    return Certificate(
+    images = len(predicted)
+    certificate = Certificate(
         split=split,
-        images=len(true),
-        accuracy=right / len(true),
-        reference_accuracy=right_before / len(true),
-        drop_points=(right_before - right) * 100 / len(true),
-        agreement=int((predicted == expected).sum()) / len(true),
-        max_drop_points=max_drop_points,
+        images=images,
+        accuracy=None,
+        reference_accuracy=None,
+        drop_points=None,
+        agreement=int((predicted == expected).sum()) / images,
+        max_drop_points=None,
         engine=engine,
+    )
+    if true is None:
+        return certificate
+    right, right_before = int((predicted == true).sum()), int((expected == true).sum())
+    return replace(
+        certificate,
+        accuracy=right / images,
+        reference_accuracy=right_before / images,
+        drop_points=(right_before - right) * 100 / images,
+        max_drop_points=max_drop_points,
     )
 
 
@@ -112,17 +125,17 @@ def require_same_model(probe: Sequence[Sequence[float]], reference: NDArray[np.f
 
 
 def require_within(certificates: Mapping[str, Certificate]) -> None:
-    """Check every artifact, by file name, against its gate.
+    """Check every artifact, by file name, against its gate; one that was measured without labels has none.
 
     Raises:
         GateError: one or more lose more than allowed; the message is a table of all.
     """
-    if all(one.drop_points <= one.max_drop_points for one in certificates.values()):
+    if all(map(_keeps_to_it, certificates.values())):
         return
     width = max(len(file) for file in certificates)
     rows = [f"  {'artifact':{width}}  accuracy  drop (points)  agreement"]
     for file, one in certificates.items():
-        verdict = "" if one.drop_points <= one.max_drop_points else "  beyond the gate"
+        verdict = "" if _keeps_to_it(one) else "  beyond the gate"
         rows.append(f"  {file:{width}}  {one.accuracy:8.4f}  {one.drop_points:13.2f}  {one.agreement:9.4f}{verdict}")
     first = next(iter(certificates.values()))
     raise GateError(
@@ -131,6 +144,31 @@ def require_within(certificates: Mapping[str, Certificate]) -> None:
         + "\n".join(rows)
         + "\nLeave the scheme out with --scheme, calibrate with other images, or allow more with --max-drop."
     )
+
+
+def ungated(bundle: Bundle, max_drop_points: float) -> str:
+    """One sentence where no gate could be applied to the artifacts of ``bundle``, for whoever asked for one; or "".
+
+    Raises:
+        ModelError: an artifact is damaged.
+    """
+    certificates = {entry.file: read_artifact(bundle.path(entry)).manifest.certificate for entry in bundle.artifacts}
+    first = next(iter(certificates.values()))
+    if first is None:
+        return f"nothing was measured, for want of images, so --max-drop {max_drop_points:g} was not applied."
+    if first.accuracy is not None:
+        return ""
+    shares = [f"{file} {100 * one.agreement:.2f} %" for file, one in certificates.items() if one is not None]
+    return (
+        f"no accuracy was measured, for want of images labelled with the model's classes, so --max-drop "
+        f"{max_drop_points:g} was not applied. Same label as the Keras model on {first.images} images: "
+        f"{', '.join(shares)}."
+    )
+
+
+def _keeps_to_it(certificate: Certificate) -> bool:
+    drop, allowed = certificate.drop_points, certificate.max_drop_points
+    return drop is None or allowed is None or drop <= allowed
 
 
 def choose_golden_seed(scores: Mapping[int, Sequence[float]]) -> int:

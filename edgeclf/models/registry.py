@@ -1,12 +1,33 @@
-"""The backbones by name: one table that the command line, the configuration and the documentation share."""
+"""The backbones by name: one table that the command line, the configuration and the documentation share.
+
+Every model that ``build`` returns is one flat functional graph, named "classifier":
+
+- input "image": uint8 (N, size, size, channels), the prepared pixels;
+- first layer "rescale": a Rescaling of one scale and one offset, whose zero point (-offset / scale) is a whole number
+  from 0 to 255;
+- "features": float32 (N, width) (a user's own model need not have it);
+- "hidden" (where ``model.hidden`` is above 0), "dropout", "logits", and the output "scores", float32 (N, classes):
+  see ``edgeclf.models.head``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeclf.models import efficientnet_lite, pytorch_file
+from edgeclf.models import (
+    applications,
+    cnn,
+    download,
+    efficientnet_lite,
+    keras_file,
+    pytorch_file,
+    user_model,
+    vit_tiny,
+)
+from edgeclf.models.architecture import Architecture
 from edgeclf_device.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,90 +35,211 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backbone:
-    """How to build one network, load its published weights and cut it into a frozen and a trained part.
+class Published:
+    """ImageNet weights that others trained.
 
-    ``build`` takes image_size, channels, classes and dropout by keyword. ``freeze_points`` are names of blocks,
-    from the image upwards; ``fine_tune_from`` is the lowest block that fine-tuning changes,
-    ``weights_licence`` that of the published weights.
+    Attributes:
+        licence: theirs.
+        suffix: of their file.
+        require: raises DependencyError where they can't be had.
+        load: writes the weights of a file, or where there is None of the package or cache, into a fresh model.
     """
 
-    image_size: int
-    build: Callable[..., keras.Model]
-    load_imagenet: Callable[[keras.Model], None]
-    freeze_points: tuple[str, ...]
-    fine_tune_from: str
-    weights_licence: str
+    licence: str
+    suffix: str
+    require: Callable[[], object]
+    load: Callable[[keras.Model, Path | None], None]
 
 
-def _efficientnet_lite(variant: efficientnet_lite.Variant, fine_tune_from: str) -> Backbone:
-    def build(**arguments: Any) -> keras.Model:
-        return efficientnet_lite.build(variant, **arguments)
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """One network.
 
-    def load_imagenet(model: keras.Model) -> None:
-        state = pytorch_file.read_packaged(variant.package, variant.file_name, variant.sha256)
-        efficientnet_lite.load_imagenet(model, variant, state)
+    Attributes:
+        build: from an architecture to a model with fresh weights.
+        require: raises UsageError where there is nothing to build.
+        defaults: overrides of ``edgeclf.training.config.TrainConfig()``, those that differ from it.
+        blocks: name of every block and of its last layer, from the image upwards; empty where no part of the network
+            is ever frozen.
+        published: ImageNet weights, where there are any.
+    """
+
+    build: Callable[[Architecture], keras.Model]
+    require: Callable[[], object] = lambda: None
+    defaults: tuple[str, ...] = ()
+    blocks: Mapping[str, str] = field(default_factory=dict)
+    published: Published | None = None
+
+    @property
+    def has_imagenet(self) -> bool:
+        """Whether there are published weights."""
+        return self.published is not None
+
+    @property
+    def weights_licence(self) -> str:
+        """Licence of the published weights; empty where there are none."""
+        return "" if self.published is None else self.published.licence
+
+
+def _efficientnet_lite(variant: efficientnet_lite.Variant, *defaults: str) -> Backbone:
+    def load(model: keras.Model, file: Path | None) -> None:
+        state = efficientnet_lite.read_published(variant, file)
+        efficientnet_lite.load_published(model, variant, state)
 
     return Backbone(
-        image_size=variant.image_size,
-        build=build,
-        load_imagenet=load_imagenet,
-        freeze_points=efficientnet_lite.freeze_points(variant),
-        fine_tune_from=fine_tune_from,
-        weights_licence="Apache-2.0",
+        build=lambda architecture: efficientnet_lite.build(variant, architecture),
+        defaults=defaults,
+        blocks=efficientnet_lite.block_ends(variant),
+        published=Published(
+            licence="Apache-2.0",
+            suffix=".pth",
+            require=lambda: pytorch_file.packaged(variant.package, variant.file_name),
+            load=load,
+        ),
     )
 
 
+def _application(network: applications.Network, licence: str, *defaults: str) -> Backbone:
+    def load(model: keras.Model, file: Path | None) -> None:
+        applications.load_published(model, network, applications.read_published(network, file))
+
+    return Backbone(
+        build=lambda architecture: applications.build(network, architecture),
+        defaults=defaults,
+        blocks=network.block_ends,
+        published=Published(
+            licence=licence,
+            suffix=".h5",
+            require=lambda: download.fetched(network.url, network.md5),
+            load=load,
+        ),
+    )
+
+
+_UNTRAINED = ("weights=none", "train.fine_tune_from=all", "train.batch_norm=trained", "train.learning_rate=1e-3")
+
 BACKBONES: Mapping[str, Backbone] = {
-    "efficientnet_lite0": _efficientnet_lite(efficientnet_lite.LITE0, "block05"),
+    "cnn": Backbone(
+        build=cnn.build,
+        defaults=(
+            *_UNTRAINED,
+            "image_size=64",
+            "train.epochs=30",
+            "train.batch_size=64",
+            "model.hidden=128",
+            "model.dropout=0.0",
+            "model.batch_norm=true",
+        ),
+    ),
+    "efficientnet_lite0": _efficientnet_lite(efficientnet_lite.LITE0),
+    "efficientnet_lite1": _efficientnet_lite(efficientnet_lite.LITE1, "image_size=240", "train.fine_tune_from=block07"),
+    "efficientnet_lite2": _efficientnet_lite(efficientnet_lite.LITE2, "image_size=260", "train.fine_tune_from=block07"),
+    "efficientnet_v2_b0": _application(applications.EFFICIENTNET_V2_B0, "Apache-2.0", "train.fine_tune_from=block5a"),
+    "mobilenet_v2": _application(applications.MOBILENET_V2, "Apache-2.0", "train.fine_tune_from=block_6"),
+    "mobilenet_v3_large": _application(applications.MOBILENET_V3_LARGE, "Apache-2.0", "train.fine_tune_from=block_6"),
+    "mobilenet_v3_small": _application(applications.MOBILENET_V3_SMALL, "Apache-2.0", "train.fine_tune_from=block_4"),
+    "resnet50": _application(applications.RESNET50, "MIT", "train.fine_tune_from=conv4_block1"),
+    "vgg16": _application(applications.VGG16, "CC-BY-4.0", "train.fine_tune_from=block3", "train.learning_rate=5e-5"),
+    "vit_tiny": Backbone(
+        build=vit_tiny.build,
+        defaults=(
+            *_UNTRAINED,
+            "image_size=64",
+            "train.epochs=60",
+            "train.batch_size=64",
+            "model.patch_size=8",
+            "model.width=96",
+            "model.depth=6",
+            "model.dropout=0.1",
+        ),
+    ),
 }
 
 
 def backbone(name: str) -> Backbone:
-    """Look ``name`` up.
+    """Look ``name`` up; ``module:function`` is a user's own, which is not imported before it is built.
 
     Raises:
         UsageError: there is no such backbone; the message lists those there are.
     """
+    if ":" in name:
+        return Backbone(
+            build=lambda architecture: user_model.build(name, architecture),
+            require=lambda: user_model.function(name),
+            defaults=_UNTRAINED,
+        )
     if name not in BACKBONES:
-        raise UsageError(f"The backbone must be one of {', '.join(sorted(BACKBONES))}, but {name!r} was given.")
+        raise UsageError(
+            f"The backbone must be one of {', '.join(BACKBONES)}, or module:function for a network of your own, "
+            f"but {name!r} was given."
+        )
     return BACKBONES[name]
 
 
-def require_weights(weights: str) -> None:
-    """Check that ``weights`` is one of the words for them.
+def require_weights(name: str, weights: str) -> None:
+    """Check that the backbone can be built with ``weights``, before any data is read.
+
+    Published weights that are not here yet are fetched.
 
     Raises:
-        UsageError: it is not.
-    """
-    if weights not in ("imagenet", "none"):
-        raise UsageError(f"The weights must be imagenet or none, but {weights!r} was given.")
-
-
-def build(name: str, *, image_size: int, channels: int, classes: int, dropout: float, weights: str) -> keras.Model:
-    """Build a classifier: uint8 (N, size, size, channels) "image" to float32 softmax (N, classes) "scores".
-
-    ``weights`` is ``imagenet`` (the backbone's published weights) or ``none`` (random).
-
-    Raises:
-        UsageError: unknown backbone or weights.
-        DependencyError: the package with the weights is not installed.
+        UsageError: unknown backbone, a user's function that can't be imported, or ``weights`` that this backbone
+            does not have or can't read.
+        DependencyError: the published weights can't be had; the message says what to do.
     """
     chosen = backbone(name)
-    require_weights(weights)
-    model = chosen.build(image_size=image_size, channels=channels, classes=classes, dropout=dropout)
-    if weights == "imagenet":
-        chosen.load_imagenet(model)
+    chosen.require()
+    if weights == "none":
+        return
+    published = chosen.published
+    if weights == "imagenet" and published is not None:
+        published.require()
+        return
+    suffixes = [".keras"] if published is None else [".keras", published.suffix]
+    words = [*(["imagenet"] if chosen.has_imagenet else []), "none"]
+    if not weights.endswith(tuple(suffixes)):
+        raise UsageError(
+            f"The weights of {name} must be {', '.join(words)} or a file that ends in {' or '.join(suffixes)}, "
+            f"but {weights!r} was given."
+        )
+    if not Path(weights).is_file():
+        raise UsageError(f"The weights must be a file, but there is none at {weights}; give its path.")
+
+
+def build(name: str, architecture: Architecture, *, weights: str) -> keras.Model:
+    """Build a classifier in the form that this module describes. The caller has seeded Keras.
+
+    Args:
+        name: see ``backbone``.
+        architecture: what to build.
+        weights: ``imagenet`` (published weights), ``none`` (random), the published file itself (.pth or .h5), or the
+            .keras file of an earlier run with this backbone.
+
+    Raises:
+        UsageError, DependencyError: see ``require_weights``; or this backbone can't be built so.
+        ModelError: the weights are damaged or of another network, or a user's own model can't be used.
+    """
+    require_weights(name, weights)
+    chosen = backbone(name)
+    model = chosen.build(architecture)
+    if weights.endswith(".keras"):
+        keras_file.take_over(model, Path(weights))
+    elif weights != "none" and chosen.published is not None:
+        chosen.published.load(model, None if weights == "imagenet" else Path(weights))
     return model
 
 
-def block_output(model: keras.Model, block: str) -> Any:
-    """Return the symbolic output of the last layer whose name begins with ``block``: where to cut ``model``.
+def block_below(model: keras.Model, name: str, block: str) -> Any:
+    """Return the symbolic output of the block below ``block``: where to cut ``model``, which ``build`` made.
+
+    Below the first block that is the rescaled image.
 
     Raises:
-        UsageError: no layer's name begins so.
+        UsageError: the backbone has no such block; the message lists those it has.
     """
-    names = [layer.name for layer in model.layers if layer.name.startswith(f"{block}_")]
-    if not names:
-        raise UsageError(f"The model has no block named {block!r}.")
-    return model.get_layer(names[-1]).output
+    ends = backbone(name).blocks
+    if block not in ends:
+        raise UsageError(
+            f"The blocks of {name} are {', '.join(ends) or 'not named: it is never frozen'}, but {block!r} was given."
+        )
+    layers = ["rescale", *ends.values()]
+    return model.get_layer(layers[list(ends).index(block)]).output

@@ -30,17 +30,19 @@ def measured(
 ) -> tuple[list[ArtifactRow], str]:
     """Measure every artifact of ``bundle`` with one thread.
 
-    ``frames`` default to ``judged_frames(run)``.
+    ``frames`` default to ``judged_frames(run)``; a run without images is measured on the synthetic frame of ``bench``.
 
     Returns:
         The rows of the artifacts, and one sentence on how their times were taken.
     """
-    frames = judged_frames(run) if frames is None else frames
+    if frames is None and run.has_images:
+        frames = judged_frames(run)
+    description = "" if frames is None else f"{len(frames)} {run.judged[0]} images"
     measurements: list[Measurement] = [
         bench(
             bundle.path(entry),
             frames=frames,
-            description=f"{len(frames)} {run.judged[0]} images",
+            description=description,
             threads=1,
             progress=progress,
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from edgeclf.report import plots
+from edgeclf.report import plots, sections
 from edgeclf.training.config import to_toml
-from edgeclf.training.run import Run, read_history
+from edgeclf.training.run import Run
 from edgeclf_device.artifact import read_artifact
 from edgeclf_device.atomic import write_text
 from edgeclf_device.bench import Measurement
@@ -17,17 +17,21 @@ from edgeclf_device.bundle import Bundle
 from edgeclf_device.errors import ModelError
 
 REPORT = "report.html"
+PARTS = {"test": "test", "val": "validation"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactRow:
-    """One artifact in the report and in the quickstart's table: certificate and measured time."""
+    """One artifact in the report and in the quickstart's table: certificate and measured time.
+
+    Without labels ``accuracy`` and ``drop_points`` are None, without images ``agreement`` too.
+    """
 
     file: str
     size_bytes: int
-    accuracy: float
-    drop_points: float
-    agreement: float
+    accuracy: float | None
+    drop_points: float | None
+    agreement: float | None
     p50_ms: float
     p90_ms: float
     p99_ms: float
@@ -37,21 +41,21 @@ def artifact_rows(bundle: Bundle, measurements: Sequence[Measurement]) -> list[A
     """Join the certificates of a bundle's artifacts with their measurements, in the order of the bundle.
 
     Raises:
-        ModelError: an artifact has no certificate or was not measured.
+        ModelError: an artifact was not measured.
     """
     measured = {measurement.artifact: measurement.percentiles_ms("total") for measurement in measurements}
     rows = []
     for entry in bundle.artifacts:
         certificate = read_artifact(bundle.path(entry)).manifest.certificate
-        if certificate is None or entry.file not in measured:
-            raise ModelError(f"{entry.file} has no certificate or no measurement; export and measure it first.")
+        if entry.file not in measured:
+            raise ModelError(f"{entry.file} was not measured; measure it first.")
         rows.append(
             ArtifactRow(
                 file=entry.file,
                 size_bytes=entry.size_bytes,
-                accuracy=certificate.accuracy,
-                drop_points=certificate.drop_points,
-                agreement=certificate.agreement,
+                accuracy=None if certificate is None else certificate.accuracy,
+                drop_points=None if certificate is None else certificate.drop_points,
+                agreement=None if certificate is None else certificate.agreement,
                 **{f"{name}_ms": value for name, value in measured[entry.file].items()},
             )
         )
@@ -68,36 +72,29 @@ def conditions(measurements: Sequence[Measurement]) -> str:
 
 
 def write_report(run: Run, *, artifacts: Sequence[ArtifactRow] = (), latency_conditions: str = "") -> Path:
-    """Write the report of ``run`` as one self-contained file, in the run; gives its path.
+    """Write the report of ``run`` as one self-contained file, in the run; gives its path. Needs no Keras.
 
     Raises:
+        DataError: the run has no images: a stock classifier has nothing to report.
         ModelError: the run's files are damaged.
         SystemStateError: the system refused (disk full, permission).
     """
-    from jinja2 import Environment, PackageLoader
-
-    labels, metrics = run.labels, run.metrics
-    counted = Counter((row.split, row.label) for row in run.splits)
-    counts = {split: [counted[split, label] for label in labels] for split in ("train", "val", "test")}
-    part, judged = run.judged
-    page = Environment(loader=PackageLoader("edgeclf.report", "."), autoescape=True).get_template("report.html.j2")
-    text = page.render(
+    found = sections.judged(run)
+    text = _rendered(
+        run,
         name=run.config.name,
         backbone=run.config.backbone,
         seed=run.config.seed,
         configuration=to_toml(run.config),
-        licence=run.config.licence,
-        labels=labels,
-        counts=counts,
-        images=sum(map(sum, counts.values())),
-        rejected=metrics["rejected"],
-        parameters=f"{metrics['parameters']:,}",
-        train_seconds=round(sum(metrics["timings_s"].values())),
-        part=part,
-        judged=judged,
-        class_balance=plots.class_balance(labels, counts),
-        learning_curves=plots.learning_curves(read_history(run)),
-        confusion=plots.confusion(judged["confusion_matrix"], labels),
+        parameters=run.metrics["parameters"],
+        labels=run.labels,
+        part=PARTS[found.part],
+        judged=found.metrics,
+        data=sections.data_section(run),
+        training=sections.training_section(run),
+        accuracy=sections.accuracy_section(run, found),
+        confidence=sections.confidence_section(run, found),
+        gallery=sections.gallery_section(run, found),
         artifacts=artifacts,
         artifacts_plot=plots.artifacts(artifacts) if artifacts else "",
         latency_conditions=latency_conditions,
@@ -105,3 +102,25 @@ def write_report(run: Run, *, artifacts: Sequence[ArtifactRow] = (), latency_con
     path = run.folder / REPORT
     write_text(path, text)
     return path
+
+
+def _rendered(run: Run, **values: Any) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+
+    environment = Environment(
+        loader=PackageLoader("edgeclf.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"percent": _percent, "number": _number}
+    try:
+        return environment.get_template("report.html.j2").render(**values)
+    except UndefinedError as error:
+        raise ModelError(f"{run.folder} lacks what its report tells of ({error}); train again.") from error
+
+
+# float() finds out what is missing: Jinja's undefined value refuses it in its own words.
+def _percent(share: float | None, digits: int = 1) -> str:
+    return "–" if share is None else f"{100 * float(share):.{digits}f} %"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{float(value):.{digits}f}"

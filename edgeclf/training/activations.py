@@ -1,8 +1,9 @@
 """What the frozen lower blocks make of each view, computed once and kept on disk as float16.
 
-Fine-tuning changes the upper blocks only, so the lower blocks' output for a given view never changes: with V views
-per image the lower part runs V times per image, however many epochs follow. Epoch e shows image i its view
-(e + i) mod V, so every epoch mixes all views. float16 keeps 11 bits of an activation, three more than int8 will.
+Training the upper blocks leaves the lower ones as they are, so their output for a given view never changes: with V
+views per image the lower part runs V times per image, however many epochs follow. Epoch e shows image i its view
+(e + i) mod V, so every epoch mixes all views; view 0 is the image itself. float16 keeps 11 bits of an activation,
+three more than int8 will.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,75 +19,91 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclf.models.folding import fold_batch_norm
-from edgeclf.training import augment
-from edgeclf.training.config import AugmentConfig
-from edgeclf_device.atomic import os_errors_explained
+from edgeclf.training.augment import Augmenter
+from edgeclf.training.images import TrainingImages
+from edgeclf_device.errors import SystemStateError
 from edgeclf_device.progress import Progress
 
 if TYPE_CHECKING:
     import keras
 
 _BATCH = 32
-_VIEW_AS_FLOAT16 = np.dtype(np.float16)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingImages:
-    """The images of one training: pixels uint8 (N, H, W, C) of all, and which of them train and which validate."""
+class CachedViews:
+    """Activations of the training images' views and of the validation images.
 
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    train: NDArray[np.int64]
-    val: NDArray[np.int64]
-    classes: int
+    Attributes:
+        train: float16 (views, N, …).
+        targets: float32 (views, N, classes): a view may mix classes.
+        val: float32 (M, …).
+    """
 
-    def one_hot(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return float32 (len(indices), classes)."""
-        return np.eye(self.classes, dtype=np.float32)[self.labels[indices]]
+    train: NDArray[np.float16]
+    targets: NDArray[np.float32]
+    val: NDArray[np.float32]
 
-
-def lower_part(image: Any, activations: Any) -> keras.Model:
-    """Return the frozen blocks, from the uint8 image to ``activations``, ready for ``predict_on_batch``."""
-    model = fold_batch_norm(image, activations)
-    model.compile(jit_compile=False)  # XLA's convolutions are 15 times slower on a CPU
-    return model
-
-
-def run_views(
-    lower: keras.Model,
-    images: TrainingImages,
-    indices: NDArray[np.int64],
-    numbers: Sequence[int],
-    config: AugmentConfig,
-    *,
-    seed: int,
-    into: NDArray[np.float16],
-    progress: Progress,
-) -> None:
-    """Fill ``into``, float16 (views, len(indices), …), with the lower blocks' activations of every view wanted."""
-    batches = [(row, start) for row in range(len(numbers)) for start in range(0, len(indices), _BATCH)]
-    for row, start in progress(batches, "computing frozen blocks", len(batches)):
-        chosen = indices[start : start + _BATCH]
-        pictures = augment.views(
-            images.pixels, config, seed=seed, indices=chosen, numbers=np.full(len(chosen), numbers[row])
-        )
-        into[row, start : start + len(chosen)] = np.asarray(lower.predict_on_batch(pictures))
+    def batch(self, epoch: int, _step: int, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The inputs of the upper blocks and the targets of one step."""
+        view = (epoch + rows) % len(self.train)
+        return self.train[view, rows].astype(np.float32), self.targets[view, rows]
 
 
 @contextlib.contextmanager
-def scratch_array(folder: Path, shape: tuple[int, ...]) -> Iterator[NDArray[np.float16]]:
+def cached_views(
+    lower: keras.Model,
+    images: TrainingImages,
+    augmenter: Augmenter,
+    *,
+    views: int,
+    scratch: Path,
+    progress: Progress,
+) -> Iterator[CachedViews]:
+    """Yield what ``lower``, compiled, makes of ``views`` views of each training image and of the validation images.
+
+    Raises:
+        SystemStateError: ``scratch`` has not enough room.
+    """
+    shape = tuple(lower.output.shape[1:])
+    targets = np.empty((views, len(images.train), images.classes), np.float32)
+    with (
+        _scratch_array(scratch, (views, len(images.train), *shape)) as train,
+        _scratch_array(scratch, (1, len(images.val), *shape)) as val,
+    ):
+        batches = [(view, at) for view in range(views) for at in range(0, len(images.train), _BATCH)]
+        for view, at in progress(batches, "computing frozen blocks", len(batches)):
+            chosen = images.train[at : at + _BATCH]
+            pixels, wanted = images.pixels[chosen], images.one_hot(chosen)
+            if view > 0:
+                pixels, wanted = augmenter(pixels, wanted, key=(view, at))
+            train[view, at : at + len(chosen)] = np.asarray(lower.predict_on_batch(pixels))
+            targets[view, at : at + len(chosen)] = wanted
+        for at in range(0, len(images.val), _BATCH):
+            chosen = images.val[at : at + _BATCH]
+            val[0, at : at + len(chosen)] = np.asarray(lower.predict_on_batch(images.pixels[chosen]))
+        yield CachedViews(train=train, targets=targets, val=val[0].astype(np.float32))
+
+
+@contextlib.contextmanager
+def _scratch_array(folder: Path, shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
     """Yield a writable float16 array on disk in ``folder``, removed at the end.
 
     Its room is claimed before it is mapped: on a full disk this fails, where a map would kill the process later.
-
-    Raises:
-        SystemStateError: there is not enough room.
     """
-    size_bytes = int(np.prod(shape, dtype=np.int64)) * _VIEW_AS_FLOAT16.itemsize
-    with os_errors_explained(folder), tempfile.TemporaryFile(dir=folder) as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size_bytes)
-        else:
-            file.truncate(size_bytes)
-        yield np.memmap(file, _VIEW_AS_FLOAT16, "r+", shape=shape)
+    size_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(np.float16).itemsize
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size_bytes)
+            else:
+                file.truncate(size_bytes)
+            yield np.memmap(file, np.float16, "r+", shape=shape)
+    except OSError as error:
+        if isinstance(error, SystemStateError):
+            raise
+        raise SystemStateError(
+            f"{folder} needs room for {size_bytes / 1e9:.1f} GB of the frozen blocks' output, but there is not enough "
+            f"({error.strerror or error}); free space, lower augment.views, or freeze other blocks with "
+            "train.fine_tune_from."
+        ) from error

@@ -1,80 +1,179 @@
-"""Views of a training image, drawn with NumPy and OpenCV on uint8 pixels after ``prepare``; never exported.
+"""Variations of training images: drawn anew for every batch, after ``prepare``, and never exported.
 
-View 0 is the image itself. In the others the allowed mirror images take turns, so that over the views of an image
-each comes equally often, and shift, brightness and contrast are drawn at random. Every view is a function of (seed,
-image, view) alone: not of the order, of the number of threads, or of how many views there are.
+In this order: geometry, tone and colour, RandAugment, faults of a camera, erasing, MixUp or CutMix. Keras varies whole
+batches, OpenCV adds the faults to single images; what is switched off costs nothing.
+
+The Keras parts are compiled here, apart from the network: Keras' geometric layers declare ``supports_jit = False``, and
+one of them inside a model makes JAX run every training step of the model operation by operation.
 """
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeclf.training import augment_steps
+from edgeclf.training.augment_steps import Step
+from edgeclf.training.camera_faults import add_camera_faults
 from edgeclf.training.config import AugmentConfig
+from edgeclf_device.errors import UsageError
 
-Image = NDArray[np.uint8]
+if TYPE_CHECKING:
+    import keras
+
+Images = NDArray[np.uint8]
+Targets = NDArray[np.float32]
+
+_COLOUR_KEYS = ("saturation", "hue", "white_balance")
 
 
-def view(image: Image, config: AugmentConfig, *, seed: int, index: int, number: int) -> Image:
-    """Return view ``number`` of the training image at ``index``: uint8 (H, W, C), like ``image``."""
-    if number == 0:
-        return image
-    draw = np.random.default_rng((seed, index, number))
-    return _toned(_shifted(_mirrored(image, config, number), config.shift, draw), config, draw)
+class Augmenter:
+    """Varies batches of images: a function of (config, seed, key, images, targets) alone on each backend.
 
+    Not of earlier calls, nor of the thread that calls. Compiled once (TensorFlow) or once per batch size (JAX).
 
-def views(
-    images: NDArray[np.uint8],
-    config: AugmentConfig,
-    *,
-    seed: int,
-    indices: NDArray[np.int64],
-    numbers: NDArray[np.int64],
-) -> NDArray[np.uint8]:
-    """Return one view each of several images, uint8 (N, H, W, C), on every core.
+    Args:
+        config: what is varied, and how much.
+        shape: of an image: (height, width, channels).
+        classes: width of the targets.
+        seed: from 0 to 2^32 - 1.
 
-    ``indices`` choose from ``images``, uint8 (M, H, W, C), and ``numbers`` is the number of the view wanted of each.
+    Raises:
+        UsageError: ``config`` changes colours of grey images.
     """
-    result = np.empty((len(indices), *images.shape[1:]), np.uint8)
 
-    def fill(row: int) -> None:
-        index = int(indices[row])
-        result[row] = view(images[index], config, seed=seed, index=index, number=int(numbers[row]))
+    def __init__(self, config: AugmentConfig, *, shape: tuple[int, int, int], classes: int, seed: int) -> None:
+        import keras
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill, range(len(indices))):
-            pass
-    return result
+        _refuse(config, channels=shape[2])
+        self._config, self._seed = config, seed
+        generator = keras.random.SeedGenerator(0)
+
+        def stage(*steps: Step) -> _Stage:
+            return _Stage(steps, generator, shape=shape, classes=classes)
+
+        self._first = stage(
+            *augment_steps.geometry(config, generator),
+            *augment_steps.tone(config, generator),
+            *augment_steps.rand_augment(config, generator, channels=shape[2]),
+        )
+        erasing = augment_steps.erasing(config, generator)
+        self._last = [stage(*erasing, mix) for mix in augment_steps.mixing(config, generator)] or [stage(*erasing)]
+
+    def __call__(self, images: Images, targets: Targets, *, key: tuple[int, int]) -> tuple[Images, Targets]:
+        """Return variations of ``images``, uint8 (B, H, W, C), and their ``targets``, float32 (B, classes).
+
+        ``key`` chooses the variation: (epoch, step), say, two whole numbers from 0. With MixUp and CutMix both on, it
+        gives the batch one of them. Where nothing is switched on the arguments themselves come back.
+        """
+        words = np.random.SeedSequence((self._seed, *key)).generate_state(5) >> 1  # 31 bits fit every backend's seeds
+        images, targets = self._first(images, targets, words[:2])
+        images = add_camera_faults(images, self._config, entropy=(self._seed, *key))
+        return self._last[int(words[4]) % len(self._last)](images, targets, words[2:4])
 
 
-def _mirrored(image: Image, config: AugmentConfig, number: int) -> Image:
-    turns = [(False, False)]
-    if config.flip_horizontal:
-        turns += [(True, vertical) for _, vertical in turns]
-    if config.flip_vertical:
-        turns += [(horizontal, True) for horizontal, _ in turns]
-    horizontal, vertical = turns[number % len(turns)]
-    return image[:: -1 if vertical else 1, :: -1 if horizontal else 1]
+def preview_grid(
+    images: Images, labels: NDArray[np.int64], config: AugmentConfig, *, seed: int, columns: int
+) -> Images:
+    """Show what ``config`` makes of ``images``, uint8 (N, H, W, C) with class indices ``labels`` (N,).
+
+    One row per image, its first of ``columns`` tiles plain, the others variations. Where images are mixed, a bar under
+    each tile shows the shares of the classes in its target.
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Raises:
+        UsageError: see ``Augmenter``.
+    """
+    known, positions = np.unique(labels, return_inverse=True)
+    targets = np.eye(len(known), dtype=np.float32)[positions]
+    augmenter = Augmenter(config, shape=images.shape[1:], classes=len(known), seed=seed)
+    views = [(images, targets), *(augmenter(images, targets, key=(0, column)) for column in range(1, columns))]
+    tiles = np.stack([pixels for pixels, _ in views], axis=1)
+    tiles = np.broadcast_to(tiles, (*tiles.shape[:-1], 3))
+    if config.mixup or config.cutmix:
+        bars = _share_bars(np.stack([target for _, target in views], axis=1), width=tiles.shape[3])
+        tiles = np.concatenate([tiles, np.repeat(bars, max(2, tiles.shape[2] // 20), axis=2)], axis=2)
+    gap = max(1, tiles.shape[3] // 40)
+    tiles = np.pad(tiles, [(0, 0), (0, 0), (gap, gap), (gap, gap), (0, 0)], constant_values=255)
+    rows, columns, height, width, _ = tiles.shape
+    return tiles.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, 3)
 
 
-def _shifted(image: Image, largest: float, draw: np.random.Generator) -> Image:
-    """Shift by whole pixels; what comes into view repeats the edge."""
-    height, width = image.shape[:2]
-    down, right = (round(float(draw.uniform(-largest, largest)) * side) for side in (height, width))
-    rows = np.clip(np.arange(height) - down, 0, height - 1)
-    columns = np.clip(np.arange(width) - right, 0, width - 1)
-    shifted: Image = image[rows[:, None], columns]
-    return shifted
+def _share_bars(targets: NDArray[np.float32], *, width: int) -> Images:
+    """From targets (rows, columns, classes) to bars (rows, columns, 1, width, 3), a hue per class."""
+    import cv2
+
+    classes = targets.shape[-1]
+    hues = np.stack([np.arange(classes) * 180 // classes, np.full(classes, 200), np.full(classes, 220)], axis=-1)
+    colours = cv2.cvtColor(hues[None].astype(np.uint8), cv2.COLOR_HSV2RGB)[0]
+    ends = np.cumsum(targets, axis=-1)[..., :-1, None]
+    bars: Images = colours[((np.arange(width) + 0.5) / width > ends).sum(axis=-2)][:, :, None]
+    return bars
 
 
-def _toned(image: Image, config: AugmentConfig, draw: np.random.Generator) -> Image:
-    """Change contrast about the image's mean, and brightness; by a table of the 256 values."""
-    gain = 1 + draw.uniform(-config.contrast, config.contrast)
-    offset = 255 * draw.uniform(-config.brightness, config.brightness)
-    mean = float(image.mean())
-    table = np.clip(np.rint((np.arange(256) - mean) * gain + mean + offset), 0, 255).astype(np.uint8)
-    toned: Image = np.ascontiguousarray(table[image])
-    return toned
+class _Stage:
+    """Steps compiled to one function of (images, targets, seed); no steps are no function."""
+
+    def __init__(
+        self, steps: Sequence[Step], generator: keras.random.SeedGenerator, *, shape: tuple[int, int, int], classes: int
+    ) -> None:
+        import keras
+
+        def run(images: Any, targets: Any, state: Any) -> tuple[Any, Any]:
+            with keras.StatelessScope(state_mapping=[(generator.state, state)]):
+                for step in steps:
+                    images, targets = step(images, targets)
+                if keras.backend.standardize_dtype(images.dtype) != "uint8":
+                    images = keras.ops.cast(keras.ops.clip(keras.ops.round(images), 0, 255), "uint8")
+                return images, targets
+
+        self._seed_dtype = generator.state.dtype
+        self._run = _compiled(run, shape, classes, self._seed_dtype) if steps else None
+
+    def __call__(self, images: Images, targets: Targets, state: NDArray[Any]) -> tuple[Images, Targets]:
+        if self._run is None:
+            return images, targets
+        varied, mixed = self._run(images, targets, state.astype(self._seed_dtype))
+        return np.asarray(varied), np.asarray(mixed)
+
+
+def _compiled(
+    function: Callable[..., Any], shape: tuple[int, int, int], classes: int, seed_dtype: str
+) -> Callable[..., Any]:
+    """Compile for the backend in use; one without a compiler runs ``function`` as it is."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        signature = [
+            tf.TensorSpec((None, *shape), tf.uint8),
+            tf.TensorSpec((None, classes), tf.float32),
+            tf.TensorSpec((2,), seed_dtype),
+        ]
+        # XLA has no kernel for TensorFlow's projective transform, and its convolutions are slow on a CPU.
+        return tf.function(function, input_signature=signature, autograph=False, jit_compile=False)  # type: ignore[no-any-return]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def exact(*arguments: Any) -> Any:
+            # A GPU's default of 10 bits for a product would move the pixels that a matrix places.
+            with jax.default_matmul_precision("float32"):
+                return function(*arguments)
+
+        return jax.jit(exact)  # type: ignore[no-any-return]
+    return function
+
+
+def _refuse(config: AugmentConfig, *, channels: int) -> None:
+    for key in _COLOUR_KEYS:
+        if channels != 3 and (value := getattr(config, key)):
+            raise UsageError(
+                f"augment.{key} needs images of 3 channels, but they have {channels} and it is {value}; "
+                f"set augment.{key}=0 or channels=rgb."
+            )

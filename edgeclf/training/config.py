@@ -1,4 +1,7 @@
-"""The configuration of one training: every choice with its default, read from TOML and from ``key=value`` overrides."""
+"""The configuration of one training: every choice with its default, read from TOML and from ``key=value`` overrides.
+
+The defaults are those of a backbone: ``edgeclf.models.registry`` says where one differs from ``TrainConfig()``.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,16 @@ from typing import Any, TypeVar, get_type_hints
 
 import tomllib
 
+from edgeclf.models import registry
+from edgeclf.models.architecture import ModelConfig
 from edgeclf_device.errors import UsageError
 from edgeclf_device.preprocess import PrepareSpec
 
 Config = TypeVar("Config")
+
+BATCH_NORMS = ("frozen", "trained")
+BALANCES = ("none", "weights", "sampling")
+PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 
 
 class _Override(str):
@@ -32,11 +41,17 @@ def _require(key: str, constraint: str, value: object, *, holds: bool) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """Shares of the images; they sum to 1. A listing's own splits come before them."""
+    """Shares of the images; they sum to 1. A listing's or folder's own splits come before them.
+
+    Attributes:
+        train, val, test: the shares.
+        near_duplicates: keep images that look the same on one side, not only those of equal bytes.
+    """
 
     train: float = 0.7
     val: float = 0.2
     test: float = 0.1
+    near_duplicates: bool = True
 
     @property
     def fractions(self) -> tuple[float, float, float]:
@@ -49,24 +64,50 @@ class AugmentConfig:
     """What is varied between the views of a training image (``edgeclf.training.augment``).
 
     Attributes:
-        views: how many views of each image are prepared; the first is the image itself.
+        views: how many views of each image are prepared where lower blocks are frozen; the first is the image itself.
         flip_horizontal, flip_vertical: whether the class survives a mirror image.
+        rotation: largest angle, in degrees.
         shift: largest shift, as a share of the side.
+        zoom: largest change of scale, as a share.
+        crop: largest share of the side that a crop cuts away before it is resized.
         brightness: largest change, as a share of the full range.
         contrast: largest change of the spread about the mean, as a share of it.
+        saturation, hue: largest changes of colour, as a share of the full range.
+        rand_augment: magnitude of RandAugment (1909.13719), 0 to 1; 0: none.
+        mixup, cutmix: parameter of the beta distribution (1710.09412, 1905.04899); 0: none.
+        erasing: probability that a rectangle is erased (1708.04896).
+        motion_blur, noise, jpeg, white_balance, low_light: probability of each fault of a camera.
     """
 
     views: int = 4
     flip_horizontal: bool = True
     flip_vertical: bool = False
+    rotation: float = 0.0
     shift: float = 0.05
+    zoom: float = 0.0
+    crop: float = 0.0
     brightness: float = 0.075
     contrast: float = 0.15
+    saturation: float = 0.0
+    hue: float = 0.0
+    rand_augment: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    erasing: float = 0.0
+    motion_blur: float = 0.0
+    noise: float = 0.0
+    jpeg: float = 0.0
+    white_balance: float = 0.0
+    low_light: float = 0.0
 
     def __post_init__(self) -> None:
         _require("augment.views", "at least 1", self.views, holds=self.views >= 1)
-        for name in ("shift", "brightness", "contrast"):
+        _require("augment.rotation", "from 0 to 180", self.rotation, holds=0 <= self.rotation <= 180)
+        for name in ("shift", "zoom", "crop", "brightness", "contrast", "saturation", "hue"):
             _require(f"augment.{name}", "from 0 to below 1", getattr(self, name), holds=0 <= getattr(self, name) < 1)
+        for name in ("rand_augment", "cutmix", "erasing", "motion_blur", "noise", "jpeg", "white_balance", "low_light"):
+            _require(f"augment.{name}", "from 0 to 1", getattr(self, name), holds=0 <= getattr(self, name) <= 1)
+        _require("augment.mixup", "from 0 to 10", self.mixup, holds=0 <= self.mixup <= 10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,51 +115,92 @@ class FitConfig:
     """How the weights are found.
 
     Attributes:
-        epochs: passes of the training images through the network, over all phases: the first is the linear probe
-            (where there are pretrained weights), the others are fine-tuning.
-        fine_tune_from: lowest block that fine-tuning changes; empty: the backbone's own choice, ``all``: every block.
+        epochs: passes of the training images through the network, over all phases. Where there are pretrained weights
+            the first is the linear probe, the last ``all_epochs`` train every block, and those between train the
+            blocks from ``fine_tune_from`` upwards.
+        all_epochs: see there.
+        fine_tune_from: lowest of the upper blocks; ``all``: every block.
         batch_size: images per step.
-        learning_rate: peak of fine-tuning's cosine schedule, reached after one epoch.
-        weight_decay: of AdamW, in fine-tuning.
+        probe_learning_rate, learning_rate, all_learning_rate: peaks of the three phases' cosine schedules. Random
+            weights are trained in one phase, at ``learning_rate``.
+        warm_up_epochs: of a phase, during which its learning rate rises.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of a step's gradients; 0: any.
         label_smoothing: share of the target spread over all classes.
-        dropout: share of the features dropped before the head.
+        ema: momentum of the moving average of the weights that is judged and kept; 0: the weights themselves.
+        early_stopping: epochs without a better validation loss after which a phase ends; 0: never.
+        batch_norm: ``frozen`` (pretrained statistics stay, folded into the convolutions meanwhile) or ``trained``.
+        balance: ``none``, ``weights`` (rare classes weigh more) or ``sampling`` (rare classes are drawn more often).
+        precision: ``auto`` (mixed on a GPU, float32 elsewhere), ``float32``, ``mixed_float16`` or ``mixed_bfloat16``.
         deterministic: make two trainings with equal seed and configuration give equal weights on one machine.
     """
 
     epochs: int = 8
-    fine_tune_from: str = ""
+    all_epochs: int = 0
+    fine_tune_from: str = "block05"
     batch_size: int = 32
+    probe_learning_rate: float = 1e-2
     learning_rate: float = 2e-4
+    all_learning_rate: float = 5e-5
+    warm_up_epochs: float = 1.0
     weight_decay: float = 1e-4
+    clip_norm: float = 1.0
     label_smoothing: float = 0.1
-    dropout: float = 0.3
+    ema: float = 0.0
+    early_stopping: int = 0
+    batch_norm: str = "frozen"
+    balance: str = "none"
+    precision: str = "auto"
     deterministic: bool = True
 
     def __post_init__(self) -> None:
-        _require("train.epochs", "at least 1", self.epochs, holds=self.epochs >= 1)
-        _require("train.batch_size", "at least 1", self.batch_size, holds=self.batch_size >= 1)
+        def check(name: str, constraint: str, *, holds: bool) -> None:
+            _require(f"train.{name}", constraint, getattr(self, name), holds=holds)
+
+        for name in ("epochs", "batch_size"):
+            check(name, "at least 1", holds=getattr(self, name) >= 1)
+        for name in ("probe_learning_rate", "learning_rate", "all_learning_rate"):
+            check(name, "above 0 and finite", holds=0 < getattr(self, name) < math.inf)
+        for name in ("weight_decay", "warm_up_epochs", "clip_norm"):
+            check(name, "at least 0 and finite", holds=0 <= getattr(self, name) < math.inf)
+        for name in ("label_smoothing", "ema"):
+            check(name, "from 0 to below 1", holds=0 <= getattr(self, name) < 1)
+        check("all_epochs", "at least 0 and below train.epochs", holds=0 <= self.all_epochs < self.epochs)
+        check("early_stopping", "at least 0", holds=self.early_stopping >= 0)
+        for name, words in (("batch_norm", BATCH_NORMS), ("balance", BALANCES), ("precision", PRECISIONS)):
+            check(name, f"one of {', '.join(words)}", holds=getattr(self, name) in words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfidenceConfig:
+    """What the validation images teach about the scores.
+
+    Attributes:
+        temperature: scale the logits so that a score is the probability of being right (1706.04599).
+        accept_accuracy: the reject threshold is the lowest score from which so large a share is right; 0: no threshold.
+    """
+
+    temperature: bool = True
+    accept_accuracy: float = 0.95
+
+    def __post_init__(self) -> None:
         _require(
-            "train.learning_rate", "above 0 and finite", self.learning_rate, holds=0 < self.learning_rate < math.inf
+            "confidence.accept_accuracy", "from 0 to 1", self.accept_accuracy, holds=0 <= self.accept_accuracy <= 1
         )
-        _require(
-            "train.weight_decay", "at least 0 and finite", self.weight_decay, holds=0 <= self.weight_decay < math.inf
-        )
-        for name in ("label_smoothing", "dropout"):
-            _require(f"train.{name}", "from 0 to below 1", getattr(self, name), holds=0 <= getattr(self, name) < 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that decides what a training gives, with the defaults of ``edgeclf train``.
+    """Everything that decides what a training gives; the defaults are those of the backbone ``efficientnet_lite0``.
 
     Attributes:
         name: of the model; empty: the name of the data's folder.
         data: folder of images, or listing.
         licence: of the data, to be stated in every artifact; empty: unknown.
         seed: of the split, the weights, the order of the images and the augmentation.
-        backbone: see ``edgeclf.models.registry``.
-        weights: ``imagenet`` or ``none``.
-        image_size: side of the square the model sees, in pixels; 0: the backbone's own.
+        backbone: see ``edgeclf.models.registry``; ``module:function`` names a function of the user's.
+        weights: ``imagenet``, ``none`` or a file.
+        image_size: side of the square the model sees, in pixels.
         channels, crop, crop_fraction: see ``edgeclf_device.preprocess.PrepareSpec``.
     """
 
@@ -128,24 +210,25 @@ class TrainConfig:
     seed: int = 0
     backbone: str = "efficientnet_lite0"
     weights: str = "imagenet"
-    image_size: int = 0
+    image_size: int = 224
     channels: str = "rgb"
     crop: str = "stretch"
     crop_fraction: float = 1.0
+    model: ModelConfig = field(default_factory=ModelConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: FitConfig = field(default_factory=FitConfig)
+    confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
 
     def __post_init__(self) -> None:
         _require("seed", "from 0 to 2^32 - 1", self.seed, holds=0 <= self.seed < 1 << 32)
         plain = self.name == Path(self.name).name and not self.name.startswith(".") and self.name.isprintable()
         _require("name", "a plain file name without / that does not begin with a dot", self.name, holds=plain)
-        small_enough = self.image_size == 0 or 32 <= self.image_size <= 4096
-        _require("image_size", "0 (the backbone's own) or from 32 to 4096", self.image_size, holds=small_enough)
+        _require("image_size", "from 8 to 4096", self.image_size, holds=8 <= self.image_size <= 4096)
 
     @property
     def spec(self) -> PrepareSpec:
-        """The preprocessing; ``image_size`` must have been resolved."""
+        """The preprocessing."""
         return PrepareSpec(
             height=self.image_size,
             width=self.image_size,
@@ -155,25 +238,31 @@ class TrainConfig:
         )
 
 
-def load_config(
-    file: Path | None = None, overrides: Sequence[str] = (), *, base: TrainConfig | None = None
-) -> TrainConfig:
-    """Lay a TOML file and then ``a.b=v`` overrides over ``base`` (default: ``TrainConfig()``).
+def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Lay a TOML file and then ``a.b=v`` overrides over the defaults of the backbone that they name.
 
     A value of an override is TOML where it can be read as such, and otherwise a word: ``crop=center`` is fine.
 
     Raises:
-        UsageError: no such file, no TOML, an unknown key (the nearest valid one is named), or a wrong value.
+        UsageError: no such file, no TOML, an unknown key (the nearest valid one is named), an unknown backbone, or a
+            wrong value.
     """
-    config = base or TrainConfig()
-    if file is not None:
-        config = _merged(config, _read(file), prefix="")
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(f"An override must be key=value, such as train.epochs=3, but {override!r} was given.")
-        config = _merged(config, _nested(key.strip().split("."), _Override(value.strip())), prefix="")
+    layers = [_read(file)] if file is not None else []
+    layers += [_parsed(override) for override in overrides]
+    backbone = next((layer["backbone"] for layer in reversed(layers) if "backbone" in layer), TrainConfig.backbone)
+    if not isinstance(backbone, str):
+        raise UsageError(f"backbone must be of type str, but it is {backbone!r}.")
+    config = TrainConfig()
+    for layer in [*map(_parsed, registry.backbone(backbone).defaults), *layers]:
+        config = _merged(config, layer, prefix="")
     return config
+
+
+def _parsed(override: str) -> dict[str, Any]:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"An override must be key=value, such as train.epochs=3, but {override!r} was given.")
+    return _nested(key.strip().split("."), _Override(value.strip()))
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -229,6 +318,8 @@ def _typed(name: str, wanted: type, value: Any) -> Any:
 
 def _nearest(name: str) -> str:
     known = [key for key, _ in _flat(TrainConfig())]
+    if beginning := [key for key in known if key.startswith(name)]:
+        return beginning[0]
     by_last_part = {key.rpartition(".")[2]: key for key in reversed(known)}
     if found := difflib.get_close_matches(name, known, n=1, cutoff=0.6):
         return found[0]

@@ -1,11 +1,15 @@
-"""One fine-tuning: batches, schedule, best weights, history and progress."""
+"""The epochs of one phase: batches, schedule, best weights, checkpoints, history and progress.
+
+Keras operations and NumPy only, so that any Keras backend trains the same model. Batch by batch rather than
+``model.fit``: under TensorFlow that reads through ``tf.data``, whose generator makes every allocation go back to the
+system, a sixth of the whole time here.
+"""
 
 from __future__ import annotations
 
 import functools
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclf.training.activations import TrainingImages
-from edgeclf.training.config import TrainConfig
+from edgeclf.training.backend import compile_options, reseed
+from edgeclf.training.config import FitConfig, TrainConfig
+from edgeclf.training.images import TrainingImages
+from edgeclf.training.journal import Checkpoint, EpochRecord, Journal, Weights
 from edgeclf_device.progress import Progress
 
 if TYPE_CHECKING:
@@ -22,135 +28,306 @@ if TYPE_CHECKING:
 
 _FINAL_LEARNING_RATE_SHARE = 0.02
 _VALIDATION_BATCH = 64
-_CLIP_NORM = 1.0
 
-Batch = tuple[NDArray[Any], NDArray[np.float32]]
-"""Inputs and one-hot targets of one step."""
+Rows = NDArray[np.int64]
+"""Positions in ``TrainingImages.train``."""
 
-Batches = Callable[[int, NDArray[np.int64]], NDArray[Any]]
-"""From an epoch (counted from 0) and rows of the training part to the input of the trained blocks."""
+Batch = tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32] | None]
+"""Inputs, targets (N, classes) and, where they are not all 1, weights (N,) of one step."""
+
+Batches = Callable[[int, int, Rows], tuple[NDArray[Any], NDArray[np.float32]]]
+"""From an epoch and a step, counted from 0, and rows, to the inputs of the trained part and their targets."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochRecord:
-    """One line of history.csv. The probe counts as one epoch: the images pass through the network once."""
+class Course:
+    """What one phase trains, on what, and how long.
+
+    Attributes:
+        phase: its name.
+        number: position in the plan.
+        model: from the input of the trained part to the logits.
+        batches: makes the inputs of a step.
+        val: the validation images as the trained part takes them.
+        epochs: of this phase.
+        learning_rate: peak.
+        start: the whole network's weights when the phase began.
+    """
 
     phase: str
-    epoch: int
-    loss: float
-    accuracy: float
-    val_loss: float
-    val_accuracy: float
+    number: int
+    model: keras.Model
+    batches: Batches
+    val: NDArray[Any]
+    epochs: int
     learning_rate: float
-    seconds: float
+    start: Weights
 
 
-def fine_tune(
-    model: keras.Model,
-    images: TrainingImages,
-    batches: Batches,
-    val: NDArray[Any],
-    config: TrainConfig,
-    *,
-    epochs: int,
-    before: Sequence[EpochRecord],
-    progress: Progress,
-) -> list[EpochRecord]:
-    """Train ``model`` (input to logits) in place, keep the weights of the best validation loss, return the history.
+def follow(
+    course: Course, images: TrainingImages, config: TrainConfig, *, journal: Journal, progress: Progress
+) -> None:
+    """Train ``course.model`` in place and leave it with the weights of the lowest validation loss.
 
-    The weights that come in are kept where no epoch is better than the last one ``before``.
+    The weights that come in are kept where no epoch is better than those of the phases before.
 
-    AdamW with decoupled weight decay (Loshchilov and Hutter 2019), one epoch of linear warm-up and a cosine down
-    to 2 % of the peak (1608.03983), gradients clipped to a norm of 1, label smoothing (1512.00567).
+    AdamW with decoupled weight decay (Loshchilov and Hutter 2019), linear warm-up and a cosine down to 2 % of the peak
+    (1608.03983), clipped gradients, label smoothing (1512.00567), a moving average of the weights where asked for.
     """
-    steps = max(1, len(images.train) // config.train.batch_size)
-    _compile(model, config, steps=steps, epochs=epochs)
-    targets, val_targets = images.one_hot(images.train), images.one_hot(images.val)
-    starts = range(0, len(val), _VALIDATION_BATCH)
-    val_batches = [(val[at : at + _VALIDATION_BATCH], val_targets[at : at + _VALIDATION_BATCH]) for at in starts]
-    records: list[EpochRecord] = []
-    best: tuple[float, list[NDArray[np.float32]]] = (before[-1].val_loss if before else math.inf, model.get_weights())
-    for epoch in range(epochs):
-        start = time.perf_counter()
-        number = len(before) + 1 + epoch
-        shown = progress(_shuffled(len(targets), steps, config, epoch), f"fine-tuning, epoch {number}", steps)
-        ready = _prefetched(shown, functools.partial(_batch, batches, targets, epoch))
-        loss, accuracy = _averages(model.train_on_batch, ready)
-        val_loss, val_accuracy = _averages(model.test_on_batch, val_batches)
-        records.append(
-            EpochRecord(
-                phase="fine-tune",
-                epoch=number,
-                loss=loss,
-                accuracy=accuracy,
-                val_loss=val_loss,
-                val_accuracy=val_accuracy,
-                learning_rate=float(model.optimizer.learning_rate),
-                seconds=time.perf_counter() - start,
-            )
+    model, train = course.model, config.train
+    steps = max(1, len(images.train) // train.batch_size)
+    _compile(model, train, learning_rate=course.learning_rate, steps=steps, epochs=course.epochs)
+    judge = _judge(model, images, course.val, weights=_class_weights(images, train), averaged=train.ema > 0)
+    found = _resumed(course, journal)
+    best_loss = found.best_loss if found else min((one.val_loss for one in journal.history), default=np.inf)
+    best = found.best if found else model.get_weights()
+    for epoch in range(found.done if found else 0, course.epochs):
+        reseed(model, config.seed, len(journal.history))
+        record, weights = _epoch(
+            course, images, config, epoch, steps=steps, judge=judge, journal=journal, show=progress
         )
-        if val_loss < best[0]:
-            best = (val_loss, model.get_weights())
-    model.set_weights(best[1])
-    return records
+        journal.record(record)
+        if record.val_loss < best_loss:
+            best_loss, best = record.val_loss, weights
+        journal.save(
+            phase=course.number,
+            done=epoch + 1,
+            best_loss=best_loss,
+            best=best,
+            start=course.start,
+            trained=model.get_weights(),
+            optimizer=[variable.numpy() for variable in model.optimizer.variables],
+        )
+        if _is_stale(journal, course, train):
+            break
+    model.set_weights(best)
 
 
-def _compile(model: keras.Model, config: TrainConfig, *, steps: int, epochs: int) -> None:
+def _resumed(course: Course, journal: Journal) -> Checkpoint | None:
+    """Put the trained part and its optimizer where the checkpoint left them, if it lies in this phase."""
+    found = journal.found
+    if found is None or found.phase != course.number or found.done == 0:
+        return None
+    course.model.set_weights(found.trained)
+    course.model.optimizer.build(course.model.trainable_variables)
+    for variable, value in zip(course.model.optimizer.variables, found.optimizer, strict=True):
+        variable.assign(value)
+    return found
+
+
+def _epoch(
+    course: Course,
+    images: TrainingImages,
+    config: TrainConfig,
+    epoch: int,
+    *,
+    steps: int,
+    judge: Callable[[], tuple[float, float, Weights]],
+    journal: Journal,
+    show: Progress,
+) -> tuple[EpochRecord, Weights]:
+    """One pass over the training images, and the weights that it is judged by."""
+    begin = time.perf_counter()
+    number = len(journal.history) + 1
+    class_weights = _class_weights(images, config.train)
+
+    def batch(step: int, rows: Rows) -> Batch:
+        return *course.batches(epoch, step, rows), _weights(images, images.train[rows], class_weights)
+
+    shown = show(_shuffled(images, steps, config, number), f"training ({course.phase}), epoch {number}", steps)
+    ready = _Prefetched(enumerate(shown), batch)
+    loss, accuracy = _averages(course.model, course.model.train_on_batch, ready)
+    seconds = time.perf_counter() - begin
+    val_loss, val_accuracy, weights = judge()
+    record = EpochRecord(
+        phase=course.phase,
+        epoch=number,
+        loss=loss,
+        accuracy=accuracy,
+        val_loss=val_loss,
+        val_accuracy=val_accuracy,
+        learning_rate=float(course.model.optimizer.learning_rate),
+        seconds=time.perf_counter() - begin,
+        waiting=ready.waited_s / seconds,
+    )
+    return record, weights
+
+
+def _is_stale(journal: Journal, course: Course, train: FitConfig) -> bool:
+    """Whether early stopping ends the phase: its last epochs brought no lower validation loss."""
+    losses = [one.val_loss for one in journal.history if one.phase == course.phase]
+    patience = train.early_stopping
+    return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
+
+
+def _compile(model: keras.Model, train: FitConfig, *, learning_rate: float, steps: int, epochs: int) -> None:
     import keras
 
-    train = config.train
-    warm_up = steps if epochs > 1 else max(1, steps // 4)
+    total = epochs * steps
+    warm_up = max(1, min(round(train.warm_up_epochs * steps), total // 4))
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0,
-        max(1, epochs * steps - warm_up),
+        max(1, total - warm_up),
         alpha=_FINAL_LEARNING_RATE_SHARE,
-        warmup_target=train.learning_rate,
+        warmup_target=learning_rate,
         warmup_steps=warm_up,
     )
-    model.compile(
-        keras.optimizers.AdamW(schedule, weight_decay=train.weight_decay, global_clipnorm=_CLIP_NORM),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=train.label_smoothing),
-        metrics=["accuracy"],
-        jit_compile=False,
+    optimizer = keras.optimizers.AdamW(
+        schedule,
+        weight_decay=train.weight_decay,
+        global_clipnorm=train.clip_norm or None,
+        use_ema=train.ema > 0,
+        ema_momentum=train.ema or 0.99,
     )
+    compile_classifier(model, optimizer, label_smoothing=train.label_smoothing)
 
 
-def _batch(batches: Batches, targets: NDArray[np.float32], epoch: int, rows: NDArray[np.int64]) -> Batch:
-    return batches(epoch, rows), targets[rows]
+def compile_classifier(model: keras.Model, optimizer: Any, *, label_smoothing: float) -> None:
+    """Compile ``model`` for its logits: one (binary cross-entropy) or one a class (categorical cross-entropy)."""
+    import keras
+
+    if model.output.shape[-1] == 1:
+        loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=label_smoothing)
+        accuracy = keras.metrics.MeanMetricWrapper(_same_side, name="accuracy")
+    else:
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
+        accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
+    model.compile(optimizer, loss=loss, metrics=[accuracy], **compile_options())
 
 
-def _shuffled(count: int, steps: int, config: TrainConfig, epoch: int) -> list[NDArray[np.int64]]:
-    """Return the rows of each step; their order depends on the seed and the epoch alone."""
+def _same_side(true: Any, logit: Any) -> Any:
+    import keras
+
+    return keras.ops.cast(keras.ops.equal(true > 0.5, logit > 0), "float32")
+
+
+def targets_for(model: keras.Model, targets: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Targets (N, classes) as the logits of ``model`` need them: with one logit, those of the second class, (N, 1)."""
+    return targets[:, 1:] if model.output.shape[-1] == 1 else targets
+
+
+def _judge(
+    model: keras.Model,
+    images: TrainingImages,
+    val: NDArray[Any],
+    *,
+    weights: NDArray[np.float32] | None,
+    averaged: bool,
+) -> Callable[[], tuple[float, float, Weights]]:
+    """A function that gives the validation loss and accuracy and the weights that they were reached with."""
+    import keras
+
+    targets, own = images.one_hot(images.val), _weights(images, images.val, weights)
+    parts = [slice(at, at + _VALIDATION_BATCH) for at in range(0, len(val), _VALIDATION_BATCH)]
+    swap = keras.callbacks.SwapEMAWeights()
+    swap.set_model(model)
+
+    def judge() -> tuple[float, float, Weights]:
+        batches = ((val[part], targets[part], None if own is None else own[part]) for part in parts)
+        if averaged:
+            swap.on_test_begin()
+        loss, accuracy = _averages(model, model.test_on_batch, batches)
+        reached = model.get_weights()
+        if averaged:
+            swap.on_test_end()
+        return loss, accuracy, reached
+
+    return judge
+
+
+def _class_weights(images: TrainingImages, train: FitConfig) -> NDArray[np.float32] | None:
+    """What each class counts, inverse to its share of the training images; None where all count the same."""
+    if train.balance == "none":
+        return None
+    return (1 / (images.classes * np.maximum(images.class_shares(), 1e-9))).astype(np.float32)
+
+
+def _weights(
+    images: TrainingImages, indices: NDArray[np.int64], class_weights: NDArray[np.float32] | None
+) -> NDArray[np.float32] | None:
+    if class_weights is None and np.all(images.weights == 1):
+        return None
+    own = images.weights[indices]
+    return own if class_weights is None else own * class_weights[images.labels[indices]]
+
+
+def _shuffled(images: TrainingImages, steps: int, config: TrainConfig, number: int) -> list[Rows]:
+    """Return the rows of each step; they depend on the seed and the epoch alone."""
+    count = len(images.train)
     size = min(config.train.batch_size, count)
-    order = np.random.default_rng((config.seed, epoch)).permutation(count)
+    draw = np.random.default_rng((config.seed, number))
+    if config.train.balance == "sampling":
+        chances = 1 / np.maximum(images.class_shares(), 1e-9)[images.labels[images.train]]
+        order = draw.choice(count, steps * size, p=chances / chances.sum())
+    else:
+        order = draw.permutation(count)
     # Within a batch the order of the disk is the fastest to read.
     return [np.sort(order[step * size : (step + 1) * size]) for step in range(steps)]
 
 
-def _prefetched(steps: Iterable[NDArray[np.int64]], prepare: Callable[[NDArray[np.int64]], Batch]) -> Iterator[Batch]:
-    """Yield ``prepare`` of each step, preparing the next one while the caller works on this one."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting: Future[Batch] | None = None
-        for rows in steps:
-            following = pool.submit(prepare, rows)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
+class _Prefetched:
+    """Yields what ``prepare`` makes of each item, preparing the next one while the caller works on this one.
 
-
-def _averages(step: Callable[..., Any], batches: Iterable[Batch]) -> tuple[float, float]:
-    """Run ``step`` on every batch and return the mean loss and accuracy over all images.
-
-    Batch by batch rather than ``model.fit``: under TensorFlow that reads through ``tf.data``, whose generator makes
-    every allocation go back to the system, a sixth of the whole time here.
+    ``waited_s`` is how long the caller had to wait.
     """
+
+    def __init__(self, items: Iterable[tuple[int, Rows]], prepare: Callable[[int, Rows], Batch]) -> None:
+        self.waited_s = 0.0
+        self._items = items
+        self._prepare = prepare
+
+    def __iter__(self) -> Iterator[Batch]:
+        with ThreadPoolExecutor(1) as pool:
+            waiting: Future[Batch] | None = None
+            for item in self._items:
+                following = pool.submit(self._prepare, *item)
+                if waiting is not None:
+                    yield self._result(waiting)
+                waiting = following
+            if waiting is not None:
+                yield self._result(waiting)
+
+    def _result(self, future: Future[Batch]) -> Batch:
+        begin = time.perf_counter()
+        batch = future.result()
+        self.waited_s += time.perf_counter() - begin
+        return batch
+
+
+def _averages(model: keras.Model, step: Callable[..., Any], batches: Iterable[Batch]) -> tuple[float, float]:
+    """Run ``step`` on every batch and return the mean loss and accuracy over all images."""
     totals = np.zeros(2)
     count = 0
-    for inputs, targets in batches:
-        logs = step(inputs, targets, return_dict=True)
+    for inputs, targets, weights in batches:
+        logs = step(inputs, targets_for(model, targets), sample_weight=weights, return_dict=True)
         totals += len(targets) * np.array([logs["loss"], logs["accuracy"]])
         count += len(targets)
     loss, accuracy = totals / count
     return float(loss), float(accuracy)
+
+
+def fit_quickly(
+    model: keras.Model,
+    train: tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32] | None],
+    val: tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32] | None],
+    *,
+    passes: int,
+    batch_size: int,
+    seed: int,
+) -> tuple[float, float, float, float]:
+    """Train a compiled ``model`` for many cheap passes over arrays; gives loss, accuracy, val loss, val accuracy."""
+    run = functools.partial(_array_batches, size=batch_size)
+    for number in range(passes):
+        reseed(model, seed, number)
+        order = np.random.default_rng((seed, number)).permutation(len(train[0]))
+        _averages(model, model.train_on_batch, run(train, order))
+    results = (_averages(model, model.test_on_batch, run(part, np.arange(len(part[0])))) for part in (train, val))
+    (loss, accuracy), (val_loss, val_accuracy) = results
+    return loss, accuracy, val_loss, val_accuracy
+
+
+def _array_batches(arrays: Batch, order: Rows, *, size: int) -> Iterator[Batch]:
+    inputs, targets, weights = arrays
+    for at in range(0, len(order), size):
+        rows = order[at : at + size]
+        yield inputs[rows], targets[rows], None if weights is None else weights[rows]

@@ -1,11 +1,14 @@
-"""The two phases of a training: a linear probe on frozen features, then fine-tuning of the upper blocks.
+"""The freezing schedule: a linear probe on frozen features, then the upper blocks, then every block.
 
-Core in Keras operations and NumPy only, so that any Keras backend trains the same model.
+Keras operations and NumPy only, so that any Keras backend trains the same model.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,160 +17,224 @@ from numpy.typing import NDArray
 
 from edgeclf.models import registry
 from edgeclf.models.folding import fold_batch_norm, restore_batch_norm
-from edgeclf.training import augment
-from edgeclf.training.activations import TrainingImages, lower_part, run_views, scratch_array
+from edgeclf.training.activations import cached_views
+from edgeclf.training.augment import Augmenter
+from edgeclf.training.backend import compile_options
 from edgeclf.training.config import TrainConfig
-from edgeclf.training.loop import EpochRecord, fine_tune
+from edgeclf.training.images import TrainingImages
+from edgeclf.training.journal import EpochRecord, Journal
+from edgeclf.training.loop import Course, compile_classifier, fit_quickly, follow
 from edgeclf_device.progress import Progress
 
 if TYPE_CHECKING:
     import keras
 
+HEAD = "head"
+"""As ``train.fine_tune_from``: nothing below the features is ever trained."""
+
+EVERY = "all"
+"""As ``train.fine_tune_from``: every block is trained after the probe."""
+
 _PROBE_PASSES = 60
 _PROBE_BATCH = 256
-_PROBE_LEARNING_RATE = 1e-2
 _PROBE_WEIGHT_DECAY = 1e-2
 _PREDICT_BATCH = 64
 
 
-def fit(
-    model: keras.Model, images: TrainingImages, config: TrainConfig, *, scratch: Path, progress: Progress
-) -> list[EpochRecord]:
-    """Train ``model`` in place and return one record per epoch.
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A part of the schedule.
 
-    Pretrained weights: the probe, which counts as the first epoch, then fine-tuning from ``train.fine_tune_from``
-    upwards, its BatchNorm frozen and folded meanwhile. Random weights: every block and BatchNorm is trained, from
-    freshly drawn views. Both keep the weights of the best validation loss.
-
-    ``config`` is resolved, so that ``train.fine_tune_from`` names a block; ``scratch`` is a folder on the disk where
-    the frozen blocks' activations may lie meanwhile.
+    Attributes:
+        name: ``probe``, ``upper`` or ``all``.
+        epochs: that it lasts.
+        learning_rate: its peak.
     """
-    points = registry.backbone(config.backbone).freeze_points
-    lowest = config.train.fine_tune_from
-    if config.weights == "none" or lowest in ("all", points[0]):
-        return _fit_every_block(model, images, config, progress)
-    cut = registry.block_output(model, points[points.index(lowest) - 1])
-    upper = fold_batch_norm(cut, model.get_layer("logits").output)
-    history = _fit_upper_blocks(lower_part(model.input, cut), upper, images, config, scratch=scratch, progress=progress)
-    restore_batch_norm(upper, model)
-    return history
+
+    name: str
+    epochs: int
+    learning_rate: float
 
 
-def _fit_upper_blocks(
-    lower: keras.Model,
-    upper: keras.Model,
-    images: TrainingImages,
-    config: TrainConfig,
-    *,
-    scratch: Path,
-    progress: Progress,
-) -> list[EpochRecord]:
-    shape = tuple(lower.output.shape[1:])
-    fine_epochs = config.train.epochs - 1
-    views = max(1, min(config.augment.views, fine_epochs))
-    with (
-        scratch_array(scratch, (views, len(images.train), *shape)) as train,
-        scratch_array(scratch, (1, len(images.val), *shape)) as val,
-    ):
-        for indices, numbers, into in ((images.train, range(views), train), (images.val, range(1), val)):
-            run_views(lower, images, indices, numbers, config.augment, seed=config.seed, into=into, progress=progress)
-        plain = val[0].astype(np.float32)
-        history = [_probe(upper, images, config, train=(train[0], np.arange(len(images.train))), val=plain)]
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What all phases of one training share."""
 
-        def batches(epoch: int, rows: NDArray[np.int64]) -> NDArray[Any]:
-            return train[(epoch + images.train[rows]) % views, rows].astype(np.float32)
+    model: keras.Model
+    images: TrainingImages
+    config: TrainConfig
+    journal: Journal
+    scratch: Path
+    progress: Progress
 
-        if fine_epochs:
-            history += fine_tune(
-                upper, images, batches, plain, config, epochs=fine_epochs, before=tuple(history), progress=progress
-            )
-    return history
+    @property
+    def pretrained(self) -> bool:
+        """Whether the blocks come with weights that are worth keeping."""
+        return is_pretrained(self.config)
+
+    def augmenter(self) -> Augmenter:
+        """What varies the training images."""
+        return Augmenter(
+            self.config.augment, shape=self.images.shape, classes=self.images.classes, seed=self.config.seed
+        )
 
 
-def _fit_every_block(
-    model: keras.Model, images: TrainingImages, config: TrainConfig, progress: Progress
-) -> list[EpochRecord]:
-    """Train from the image upwards; each epoch draws a view of its own. BatchNorm learns where the rest is random."""
+def is_pretrained(config: TrainConfig) -> bool:
+    """Whether the configuration's network has blocks and weights that are not random."""
+    return config.weights != "none" and bool(registry.backbone(config.backbone).blocks)
+
+
+def plan(config: TrainConfig) -> tuple[Phase, ...]:
+    """The phases of a training; their epochs sum to ``train.epochs``."""
+    train = config.train
+    if not is_pretrained(config):
+        return (Phase(name="all", epochs=train.epochs, learning_rate=train.learning_rate),)
+    between = train.epochs - 1 - train.all_epochs
+    upper = Phase(
+        name="all" if train.fine_tune_from == EVERY else "upper", epochs=between, learning_rate=train.learning_rate
+    )
+    phases = (
+        Phase(name="probe", epochs=1, learning_rate=train.probe_learning_rate),
+        upper,
+        Phase(name="all", epochs=train.all_epochs, learning_rate=train.all_learning_rate),
+    )
+    return tuple(phase for phase in phases if phase.epochs > 0)
+
+
+def fit(training: Training) -> list[EpochRecord]:
+    """Train ``training.model`` in place and return one record per epoch.
+
+    Each phase leaves the weights of the lowest validation loss so far. Pretrained BatchNorm is folded into the
+    convolutions while they are trained, and written back, unless ``train.batch_norm`` is ``trained``; in random
+    networks it is always trained. After an interruption the phases go on from the journal's checkpoint.
+    """
+    phases, journal = plan(training.config), training.journal
+    first = journal.found.phase if journal.found else 0
+    if journal.found:
+        training.model.set_weights(journal.found.start)
+    for number, phase in enumerate(phases[first:], first):
+        if phase.name == "probe":
+            journal.record(_probe(training, phase))
+        else:
+            _fine_tune(training, phase, number)
+        if number + 1 < len(phases):
+            best_loss = min(one.val_loss for one in journal.history)
+            start = training.model.get_weights()
+            journal.save(phase=number + 1, done=0, best_loss=best_loss, best=[], start=start, trained=[], optimizer=[])
+    return journal.history
+
+
+def _fine_tune(training: Training, phase: Phase, number: int) -> None:
+    """One phase of training blocks, with gradients."""
+    start = training.model.get_weights()
+    with _part(training, phase) as (model, batches, val):
+        course = Course(
+            phase=phase.name,
+            number=number,
+            model=model,
+            batches=batches,
+            val=val,
+            epochs=phase.epochs,
+            learning_rate=phase.learning_rate,
+            start=start,
+        )
+        follow(course, training.images, training.config, journal=training.journal, progress=training.progress)
+        if _folds(training):
+            restore_batch_norm(model, training.model)
+
+
+def _folds(training: Training) -> bool:
+    return training.pretrained and training.config.train.batch_norm == "frozen"
+
+
+@contextlib.contextmanager
+def _part(training: Training, phase: Phase) -> Iterator[tuple[keras.Model, Any, NDArray[Any]]]:
+    """The part of the network that ``phase`` trains, its batches, and the validation images as it takes them."""
+    images, model = training.images, training.model
+    augmenter = training.augmenter()
+    if phase.name == "all":
+
+        def batches(epoch: int, step: int, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.float32]]:
+            chosen = images.train[rows]
+            return augmenter(images.pixels[chosen], images.one_hot(chosen), key=(epoch, step))
+
+        yield _trained(training, model.input), batches, images.pixels[images.val]
+        return
+    cut = _cut(training)
+    lower = fold_batch_norm(model.input, cut)
+    lower.compile(**compile_options())
+    views = max(1, min(training.config.augment.views, phase.epochs))
+    with cached_views(
+        lower, images, augmenter, views=views, scratch=training.scratch, progress=training.progress
+    ) as cached:
+        yield _trained(training, cut), cached.batch, cached.val
+
+
+def _trained(training: Training, inputs: Any) -> keras.Model:
+    """The network from ``inputs`` to the logits, with BatchNorm as this training treats it."""
     import keras
 
-    logits = model.get_layer("logits").output
-    random = config.weights == "none"
-    whole = keras.Model(model.input, logits) if random else fold_batch_norm(model.input, logits)
-    val = images.pixels[images.val]
-    history = []
-    if not random:
-        history.append(_probe(whole, images, config, train=(images.pixels, images.train), val=val))
-
-    def batches(epoch: int, rows: NDArray[np.int64]) -> NDArray[Any]:
-        numbers = np.full(len(rows), epoch)
-        return augment.views(
-            images.pixels, config.augment, seed=config.seed, indices=images.train[rows], numbers=numbers
-        )
-
-    epochs = config.train.epochs - len(history)
-    if epochs:
-        history += fine_tune(
-            whole, images, batches, val, config, epochs=epochs, before=tuple(history), progress=progress
-        )
-    if not random:
-        restore_batch_norm(whole, model)
-    return history
+    logits = training.model.get_layer("logits").output
+    return fold_batch_norm(inputs, logits) if _folds(training) else keras.Model(inputs, logits)
 
 
-def _probe(
-    upper: keras.Model,
-    images: TrainingImages,
-    config: TrainConfig,
-    *,
-    train: tuple[NDArray[Any], NDArray[np.int64]],
-    val: NDArray[Any],
-) -> EpochRecord:
-    """Fit the head alone, on the raw pooled features of the plain images: ``train`` is their array and its rows.
+def _cut(training: Training) -> Any:
+    """Where the frozen blocks end."""
+    lowest = training.config.train.fine_tune_from
+    if lowest == HEAD:
+        return training.model.get_layer("features").output
+    return registry.block_below(training.model, training.config.backbone, lowest)
+
+
+def _probe(training: Training, phase: Phase) -> EpochRecord:
+    """Fit the head alone, on the raw features of the plain images, which are computed once.
 
     Raw, not standardized: standardizing gives weak features large weights, and int8 then drowns the classes in the
     rounding of features that hardly vary. Weight decay and dropout keep the head small for the same reason.
     """
     import keras
 
-    start = time.perf_counter()
-    pooled = keras.Model(upper.input, upper.get_layer("features").output)
-    pooled.compile(jit_compile=False)
-    features, val_features = (_features(pooled, *part) for part in (train, (val, np.arange(len(val)))))
-    head = keras.Sequential(
-        [
-            keras.Input(features.shape[1:]),
-            keras.layers.Dropout(config.train.dropout, seed=config.seed),
-            keras.layers.Dense(images.classes),
-        ]
+    begin = time.perf_counter()
+    images, config, model = training.images, training.config, training.model
+    pooled = fold_batch_norm(model.input, model.get_layer("features").output)
+    pooled.compile(**compile_options())
+    parts = [
+        (
+            _features(pooled, images.pixels, rows, training.progress),
+            images.one_hot(rows),
+            None if np.all(images.weights == 1) else images.weights[rows],
+        )
+        for rows in (images.train, images.val)
+    ]
+    head = keras.Model(model.get_layer("features").output, model.get_layer("logits").output)
+    steps = _PROBE_PASSES * -(-len(images.train) // _PROBE_BATCH)
+    schedule = keras.optimizers.schedules.CosineDecay(phase.learning_rate, steps)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=_PROBE_WEIGHT_DECAY)
+    compile_classifier(head, optimizer, label_smoothing=config.train.label_smoothing)
+    loss, accuracy, val_loss, val_accuracy = fit_quickly(
+        head, parts[0], parts[1], passes=_PROBE_PASSES, batch_size=_PROBE_BATCH, seed=config.seed
     )
-    steps = _PROBE_PASSES * -(-len(features) // _PROBE_BATCH)
-    schedule = keras.optimizers.schedules.CosineDecay(_PROBE_LEARNING_RATE, steps)
-    head.compile(
-        keras.optimizers.AdamW(schedule, weight_decay=_PROBE_WEIGHT_DECAY),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.train.label_smoothing),
-        metrics=["accuracy"],
-        jit_compile=False,
-    )
-    targets, val_targets = images.one_hot(images.train), images.one_hot(images.val)
-    head.fit(features, targets, batch_size=_PROBE_BATCH, epochs=_PROBE_PASSES, verbose=0)
-    loss, accuracy = head.evaluate(features, targets, batch_size=_PROBE_BATCH, verbose=0)
-    val_loss, val_accuracy = head.evaluate(val_features, val_targets, batch_size=_PROBE_BATCH, verbose=0)
-    upper.get_layer("logits").set_weights(head.layers[-1].get_weights())
     return EpochRecord(
-        phase="probe",
+        phase=phase.name,
         epoch=1,
         loss=loss,
         accuracy=accuracy,
         val_loss=val_loss,
         val_accuracy=val_accuracy,
-        learning_rate=_PROBE_LEARNING_RATE,
-        seconds=time.perf_counter() - start,
+        learning_rate=phase.learning_rate,
+        seconds=time.perf_counter() - begin,
+        waiting=0.0,
     )
 
 
-def _features(pooled: keras.Model, inputs: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the pooled features, float32 (len(rows), width), of ``inputs[rows]``."""
+def _features(
+    pooled: keras.Model, pixels: NDArray[np.uint8], rows: NDArray[np.int64], progress: Progress
+) -> NDArray[np.float32]:
+    """Return the features, float32 (len(rows), width), of ``pixels[rows]``."""
     starts = range(0, len(rows), _PREDICT_BATCH)
     return np.concatenate(
-        [np.asarray(pooled.predict_on_batch(inputs[rows[start : start + _PREDICT_BATCH]])) for start in starts]
+        [
+            np.asarray(pooled.predict_on_batch(pixels[rows[at : at + _PREDICT_BATCH]]), np.float32)
+            for at in progress(starts, "computing features", len(starts))
+        ]
     )

@@ -32,11 +32,11 @@ FILES = (MODEL, CONFIG, SPLITS, METRICS, HISTORY, PREDICTIONS)
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One finished training.
+    """One finished training, or a stock classifier as ``edgeclf.stock`` writes it, which has no images.
 
     Attributes:
         folder: where its files are.
-        config: the resolved configuration; ``data`` is absolute and ``image_size`` a number.
+        config: the resolved configuration; ``data`` is absolute, or empty where there are no images.
         labels: class names in the order of the model's scores.
         splits: every image with its label, its split and its SHA-256.
         metrics: the content of metrics.json.
@@ -64,8 +64,18 @@ class Run:
         return self.config.name
 
     @property
+    def has_images(self) -> bool:
+        """Whether the run knows images it was trained and judged on; a stock classifier does not."""
+        return bool(self.config.data)
+
+    @property
     def judged(self) -> tuple[str, dict[str, Any]]:
-        """(``test`` and its metrics, or ``val`` and its metrics where the data has no test part)."""
+        """(``test`` and its metrics, or ``val`` and its metrics where the data has no test part).
+
+        Raises:
+            DataError: the run has no images.
+        """
+        _require_images(self)
         part = "test" if "test" in self.metrics["splits"] else "val"
         return part, self.metrics["splits"][part]
 
@@ -73,7 +83,7 @@ class Run:
         """The image files of ``train``, ``val`` or ``test``.
 
         Raises:
-            DataError: the training data is not there any more.
+            DataError: the run has no images, or they are not there any more.
         """
         root = image_root(self)
         return tuple(root / item.path for item in items(self, (part,)))
@@ -117,7 +127,7 @@ def read_run(path: Path) -> Run:
         folder=path,
         config=config,
         labels=tuple(metrics["labels"]),
-        splits=read_splits(path / SPLITS),
+        splits=read_splits(path / SPLITS) if config.data else (),
         metrics=metrics,
     )
 
@@ -172,8 +182,9 @@ def image_root(run: Run) -> Path:
     """Return the folder that the paths of the run's splits are relative to.
 
     Raises:
-        DataError: the training data is not there any more.
+        DataError: the run has no images, or they are not there any more.
     """
+    _require_images(run)
     data = Path(run.config.data)
     if not data.exists():
         raise DataError(
@@ -184,10 +195,23 @@ def image_root(run: Run) -> Path:
 
 
 def items(run: Run, splits: Collection[str]) -> tuple[Item, ...]:
-    """Return the run's images of ``splits`` in the order of splits.csv, for ``edgeclf.data.cache.pixels``."""
+    """Return the run's images of ``splits`` in the order of splits.csv, for ``edgeclf.data.cache.pixels``.
+
+    Raises:
+        DataError: the run has no images.
+    """
+    _require_images(run)
     index = {label: number for number, label in enumerate(run.labels)}
     return tuple(
         Item(path=row.path, label=index[row.label], digest=row.sha256, split=row.split)
         for row in run.splits
         if row.split in splits
     )
+
+
+def _require_images(run: Run) -> None:
+    if not run.has_images:
+        raise DataError(
+            f"This needs images, but {run.folder} is a stock classifier, which comes without any; "
+            "name a folder of your own images instead."
+        )

@@ -2,228 +2,256 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
-import json
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from edgeclf.data import cache
-from edgeclf.data.dataset import SPLIT_NAMES, Dataset
-from edgeclf.data.splits import require_shares, split, write_splits
-from edgeclf.evaluation.metrics import classification_metrics
+from edgeclf.data.dataset import Dataset
+from edgeclf.data.duplicates import near_duplicates
+from edgeclf.data.report import describe
+from edgeclf.data.splits import leaks, require_shares, split
+from edgeclf.evaluation.confidence import expected_calibration_error, fit_temperature, reject_threshold
 from edgeclf.models import registry
-from edgeclf.training import run as run_folder
-from edgeclf.training.backend import require_keras, seed_everything
-from edgeclf.training.config import TrainConfig, to_toml
+from edgeclf.models.architecture import Architecture
+from edgeclf.report.pictures import Pictures, take_pictures, write_pictures
+from edgeclf.training.backend import compile_options, dtype_policy, precision, require_keras, seed_everything
+from edgeclf.training.config import ConfidenceConfig, TrainConfig, to_toml
+from edgeclf.training.images import TrainingImages
+from edgeclf.training.journal import Journal, open_journal, require_none, require_one
+from edgeclf.training.outcome import Outcome, data_digest, write_outcome
+from edgeclf.training.phases import EVERY, HEAD, Training, fit, is_pretrained
 from edgeclf.training.run import Run, read_run
-from edgeclf_device.atomic import atomic_folder
+from edgeclf_device.atomic import atomic_folder, require_empty
 from edgeclf_device.errors import UsageError
 from edgeclf_device.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     import keras
 
-    from edgeclf.training.loop import EpochRecord
-
 _PREDICT_BATCH = 32
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Outcome:
-    """What a training found, before it is written down."""
-
-    dataset: Dataset
-    parts: tuple[str, ...]
-    model: keras.Model
-    history: Sequence[EpochRecord]
-    scores: NDArray[np.float32]
-    timings_s: dict[str, float]
-
-    def rows(self, *parts: str) -> NDArray[np.int64]:
-        """Return the indices of the items of ``parts``."""
-        return np.flatnonzero(np.isin(self.parts, parts)).astype(np.int64)
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class index of every item."""
-        return np.array([item.label for item in self.dataset.items], np.int64)
-
-
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Fill in what ``config`` leaves to the backbone and the data, and make ``data`` absolute.
+    """Fill in what ``config`` leaves open, make ``data`` absolute, and refuse what can be refused before any work.
 
     Raises:
         UsageError: unknown backbone, weights or block, or no data named.
+        DependencyError: the package with the weights is not installed.
     """
     if not config.data:
         raise UsageError("The configuration must name the data: a folder of images or a listing.")
     chosen = registry.backbone(config.backbone)
     data = Path(config.data).expanduser().absolute()
-    lowest = config.train.fine_tune_from or chosen.fine_tune_from
-    registry.require_weights(config.weights)
-    if config.weights == "none":
-        lowest = "all"
-    if lowest != "all" and lowest not in chosen.freeze_points:
+    registry.require_weights(config.backbone, config.weights)
+    train = config.train
+    if not is_pretrained(config):
+        train = dataclasses.replace(train, fine_tune_from=EVERY)
+    elif train.fine_tune_from not in (HEAD, EVERY, *chosen.blocks):
         raise UsageError(
-            f"train.fine_tune_from must be all or one of {', '.join(chosen.freeze_points)}, but it is {lowest!r}."
+            f"train.fine_tune_from must be {HEAD}, {EVERY} or one of {', '.join(chosen.blocks)}, but it is "
+            f"{train.fine_tune_from!r}."
         )
+    elif train.fine_tune_from == next(iter(chosen.blocks)):
+        train = dataclasses.replace(train, fine_tune_from=EVERY)
     resolved = dataclasses.replace(
-        config,
-        name=config.name or (data.stem if data.is_file() else data.name),
-        data=str(data),
-        image_size=config.image_size or chosen.image_size,
-        train=dataclasses.replace(config.train, fine_tune_from=lowest),
+        config, name=config.name or (data.stem if data.is_file() else data.name), data=str(data), train=train
     )
     require_shares(config.split.fractions)
-    _ = resolved.spec  # refuses unknown channels and crops before any work is done
+    _ = resolved.spec  # refuses unknown channels and crops
     return resolved
 
 
-def train(config: TrainConfig, *, out: Path, strict: bool = False, progress: Progress = no_progress) -> Run:
+def _say_nothing(_line: str) -> None:
+    """What ``train`` tells nobody."""
+
+
+def train(
+    config: TrainConfig,
+    *,
+    out: Path,
+    strict: bool = False,
+    resume: bool = False,
+    tell: Callable[[str], object] = _say_nothing,
+    progress: Progress = no_progress,
+) -> Run:
     """Train a classifier on the images at ``config.data`` and write the run folder ``out``.
 
-    ``out`` is new or empty; on any failure, Ctrl-C included, nothing is left of it. ``strict`` refuses unreadable
-    images instead of leaving them out.
+    ``out`` is new or empty and appears whole at the end. From the first epoch on, ``OUT.unfinished`` beside it holds a
+    checkpoint; ``resume`` goes on from there. ``strict`` refuses unreadable images instead of leaving them out.
+    ``tell`` is given what there is to say of the data, a line at a time, before the training begins.
 
     Raises:
-        UsageError: a bad configuration, or ``out`` is not empty.
-        DataError: see ``edgeclf.data.dataset.read_dataset`` and ``edgeclf.data.splits.split``.
+        UsageError: a bad configuration, ``out`` is not empty, an unfinished training is in the way, or there is none.
+        DataError: see ``edgeclf.data.cache.load`` and ``edgeclf.data.splits.split``.
+        ModelError: the checkpoint or a file of weights is damaged.
         DependencyError: Keras, its backend or the package with the weights is not installed.
         SystemStateError: the disk is full or can't be written.
     """
     config = resolve(config)
     require_keras()
+    require_empty(out)
+    (require_one if resume else require_none)(out)
     with atomic_folder(out) as folder:
-        _write(folder, config, _trained(config, folder, strict=strict, progress=progress))
+        journal = _write_run(folder, config, out, strict=strict, resume=resume, tell=tell, progress=progress)
+    journal.remove()
     return read_run(out)
 
 
-def _trained(config: TrainConfig, scratch: Path, *, strict: bool, progress: Progress) -> _Outcome:
-    from edgeclf.training.activations import TrainingImages
-    from edgeclf.training.phases import fit
-
+def _write_run(
+    folder: Path,
+    config: TrainConfig,
+    out: Path,
+    *,
+    strict: bool,
+    resume: bool,
+    tell: Callable[[str], object],
+    progress: Progress,
+) -> Journal:
     clock = [time.perf_counter()]
     dataset, pixels = cache.load(Path(config.data), config.spec, strict=strict, progress=progress)
-    parts = split(dataset, seed=config.seed, fractions=config.split.fractions)
+    near = near_duplicates(pixels, progress=progress) if config.split.near_duplicates else []
+    parts = split(dataset, seed=config.seed, fractions=config.split.fractions, near=near)
+    data = describe(dataset, parts, config.spec, near=near, leaks=leaks(dataset, parts, near))
+    for line in data.lines():
+        tell(line)
     clock.append(time.perf_counter())
-    seed_everything(config.seed, deterministic=config.train.deterministic)
-    model = registry.build(
-        config.backbone,
-        image_size=config.image_size,
-        channels=config.spec.shape[2],
-        classes=len(dataset.labels),
-        dropout=config.train.dropout,
-        weights=config.weights,
+    journal = open_journal(out, _identity(config, dataset, parts), resume=resume)
+    model = _fitted(config, _images(dataset, pixels, parts), journal, scratch=folder, progress=progress)
+    clock.append(time.perf_counter())
+    judged = np.flatnonzero(np.isin(parts, ("val", "test")))
+    logits = predict(model, pixels, judged, layer="logits", progress=progress)
+    labels = np.array([item.label for item in dataset.items], np.int64)[judged]
+    confidence, scores = calibrate(
+        model, logits, labels, val=np.equal(np.array(parts)[judged], "val"), config=config.confidence
     )
-    images = TrainingImages(
+    clock.append(time.perf_counter())
+    outcome = Outcome(
+        dataset=dataset,
+        parts=parts,
+        model=model,
+        history=journal.history,
+        scores=scores,
+        confidence=confidence,
+        data=data,
+        timings_s=dict(zip(("data", "fit", "predict"), np.diff(clock).tolist(), strict=True)),
+    )
+    write_outcome(folder, config, outcome)
+    write_pictures(folder, _pictures(outcome, pixels, config))
+    journal.finish(folder)
+    return journal
+
+
+def _pictures(outcome: Outcome, pixels: NDArray[np.uint8], config: TrainConfig) -> Pictures:
+    """What the report shows of the images that judge."""
+    judged = outcome.rows("test" if "test" in outcome.parts else "val")
+    return take_pictures(
+        outcome.model,
+        pixels,
+        labels=outcome.labels,
+        train=outcome.rows("train"),
+        judged=judged,
+        scores=outcome.scores[np.isin(outcome.rows("val", "test"), judged)],
+        config=config,
+    )
+
+
+def _identity(config: TrainConfig, dataset: Dataset, parts: Sequence[str]) -> str:
+    """Of everything that decides the weights, wherever the images lie."""
+    choices = dataclasses.replace(config, data="", name="")
+    return hashlib.sha256(f"{to_toml(choices)}{data_digest(dataset, parts)}".encode()).hexdigest()
+
+
+def _images(dataset: Dataset, pixels: NDArray[np.uint8], parts: Sequence[str]) -> TrainingImages:
+    return TrainingImages(
         pixels=pixels,
         labels=np.array([item.label for item in dataset.items], np.int64),
+        weights=np.array([item.weight for item in dataset.items], np.float32),
         train=np.flatnonzero(np.equal(parts, "train")),
         val=np.flatnonzero(np.equal(parts, "val")),
         classes=len(dataset.labels),
     )
-    history = fit(model, images, config, scratch=scratch, progress=progress)
-    clock.append(time.perf_counter())
-    judged = np.flatnonzero(np.isin(parts, ("val", "test")))
-    scores = predict(model, pixels, judged, progress=progress)
-    clock.append(time.perf_counter())
-    timings_s = dict(zip(("data", "fit", "predict"), np.diff(clock).tolist(), strict=True))
-    return _Outcome(dataset=dataset, parts=parts, model=model, history=history, scores=scores, timings_s=timings_s)
+
+
+def _fitted(
+    config: TrainConfig, images: TrainingImages, journal: Journal, *, scratch: Path, progress: Progress
+) -> keras.Model:
+    """Build the network, train it, and return it in float32."""
+    seed_everything(config.seed, deterministic=config.train.deterministic)
+    architecture = Architecture(
+        image_size=config.image_size, channels=images.shape[2], classes=images.classes, options=config.model
+    )
+    policy = precision(config.train.precision)
+    with dtype_policy(policy):
+        model = registry.build(config.backbone, architecture, weights=config.weights)
+        fit(Training(model=model, images=images, config=config, journal=journal, scratch=scratch, progress=progress))
+    if policy == "float32":
+        return model
+    with dtype_policy("float32"):
+        exact = registry.build(config.backbone, architecture, weights="none")
+    exact.set_weights(model.get_weights())
+    return exact
+
+
+def calibrate(
+    model: keras.Model,
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    val: NDArray[np.bool_],
+    config: ConfidenceConfig,
+) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """Fold the temperature that suits the ``val`` rows into the logits layer of ``model``, and choose the threshold.
+
+    Returns:
+        what metrics.json says of it, and the scores that the model then gives, float32 (N, classes).
+    """
+    import keras
+
+    layer = model.get_layer("logits")
+    # One logit z stands for the two (0, z).
+    pair = np.concatenate([np.zeros_like(logits), logits], axis=1) if logits.shape[1] == 1 else logits
+    temperature = 1.0
+    if config.temperature and isinstance(layer, keras.layers.Dense):
+        temperature = fit_temperature(pair[val], labels[val])
+        layer.set_weights([value / np.float32(temperature) for value in layer.get_weights()])
+    plain, scores = softmax(pair, axis=1), softmax(pair / np.float32(temperature), axis=1).astype(np.float32)
+    return {
+        "temperature": temperature,
+        "val_ece_before": expected_calibration_error(labels[val], plain[val]),
+        "val_ece_after": expected_calibration_error(labels[val], scores[val]),
+        "reject": reject_threshold(labels[val], scores[val], config.accept_accuracy)
+        if config.accept_accuracy
+        else None,
+    }, scores
 
 
 def predict(
-    model: keras.Model, pixels: NDArray[np.uint8], rows: NDArray[np.int64], *, progress: Progress = no_progress
+    model: keras.Model,
+    pixels: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    *,
+    layer: str = "",
+    progress: Progress = no_progress,
 ) -> NDArray[np.float32]:
-    """Return the float32 (len(rows), classes) scores of ``model`` for ``pixels[rows]``, uint8 (N, H, W, C)."""
+    """Return what ``model`` makes of ``pixels[rows]``, uint8 (N, H, W, C): its scores, or the output of ``layer``.
+
+    float32 (len(rows), classes), or as wide as the layer.
+    """
     import keras
 
-    same = keras.Model(model.input, model.output)
-    same.compile(jit_compile=False)
+    same = keras.Model(model.input, model.get_layer(layer).output if layer else model.output)
+    same.compile(**compile_options())
     starts = range(0, len(rows), _PREDICT_BATCH)
     batches = [
         np.asarray(same.predict_on_batch(pixels[rows[start : start + _PREDICT_BATCH]]), np.float32)
         for start in progress(starts, "predicting", len(starts))
     ]
     return np.concatenate(batches)
-
-
-def weights_digest(model: keras.Model) -> str:
-    """Return the SHA-256 of the weights' content (name, dtype, shape, bytes): a .keras file differs at every save."""
-    digest = hashlib.sha256()
-    for variable in model.weights:
-        value = np.ascontiguousarray(variable.numpy())
-        digest.update(json.dumps([variable.path, str(value.dtype), value.shape]).encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
-
-
-def data_digest(dataset: Dataset, parts: Sequence[str]) -> str:
-    """Return the SHA-256 of what was learnt from: labels, and each image's digest, label and split in order."""
-    rows = [(item.digest, item.label, part) for item, part in zip(dataset.items, parts, strict=True)]
-    return hashlib.sha256(json.dumps([dataset.labels, rows]).encode()).hexdigest()
-
-
-def _write(folder: Path, config: TrainConfig, outcome: _Outcome) -> None:
-    model_path = folder / run_folder.MODEL
-    outcome.model.save(model_path)
-    (folder / run_folder.CONFIG).write_text(to_toml(config), encoding="utf-8")
-    write_splits(folder / run_folder.SPLITS, outcome.dataset, outcome.parts)
-    _write_history(folder / run_folder.HISTORY, outcome.history)
-    rows = outcome.rows("val", "test")
-    np.savez_compressed(
-        folder / run_folder.PREDICTIONS,
-        rows=rows,
-        labels=outcome.labels[rows],
-        scores=outcome.scores,
-        digests=np.array([outcome.dataset.items[row].digest for row in rows]),
-    )
-    metrics = _metrics(outcome, hashlib.sha256(model_path.read_bytes()).hexdigest())
-    text = json.dumps(metrics, indent=2, ensure_ascii=False)
-    (folder / run_folder.METRICS).write_text(text + "\n", encoding="utf-8")
-
-
-def _write_history(path: Path, history: Sequence[EpochRecord]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [one.name for one in dataclasses.fields(history[0])], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dataclasses.asdict(record) for record in history)
-    path.write_text(text.getvalue(), encoding="utf-8")
-
-
-def _metrics(outcome: _Outcome, model_sha256: str) -> dict[str, Any]:
-    import keras
-
-    dataset, rows = outcome.dataset, outcome.rows("val", "test")
-    judged = np.array(outcome.parts)[rows]
-    counts = Counter((part, item.label) for part, item in zip(outcome.parts, dataset.items, strict=True))
-    return {
-        "format": list(run_folder.FORMAT),
-        "labels": list(dataset.labels),
-        "images": {
-            part: {label: counts[part, index] for index, label in enumerate(dataset.labels)} for part in SPLIT_NAMES
-        },
-        "rejected": [dataclasses.asdict(one) for one in dataset.rejected],
-        "splits": {
-            part: classification_metrics(
-                outcome.labels[rows[judged == part]], outcome.scores[judged == part], dataset.labels
-            )
-            for part in ("val", "test")
-            if part in outcome.parts
-        },
-        "timings_s": outcome.timings_s,
-        "parameters": int(outcome.model.count_params()),
-        "model_sha256": model_sha256,
-        "weights_sha256": weights_digest(outcome.model),
-        "data_sha256": data_digest(dataset, outcome.parts),
-        "versions": {"keras": keras.__version__, "backend": keras.backend.backend(), "numpy": np.__version__},
-    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def test_a_run_without_a_test_part_is_judged_on_its_validation_images(images, ed
     done = edgeclf("train", images, "--out", "run", *SMALL, *shares)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("val accuracy")
-    assert "on the val images" in (tmp_path / "run" / "report.html").read_text()
+    assert re.search(r"Accuracy on the \d+ val images", (tmp_path / "run" / "report.html").read_text())
 
 
 def test_exit_3_for_data_that_can_not_be_used(edgeclf, images, tmp_path):
@@ -264,7 +265,8 @@ def test_exit_130_after_ctrl_c_and_nothing_half_written(command, road, images, e
         stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130, stderr
     assert "interrupted" in stderr
-    assert list(tmp_path.iterdir()) == []
+    # A training may have come as far as its first checkpoint.
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["out.unfinished"])
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeclf.data.dataset import Dataset, Item
-from edgeclf.data.splits import read_splits, split, write_splits
+from edgeclf.data.splits import leaks, read_splits, split, write_splits
 from edgeclf_device.errors import DataError, ModelError, UsageError
 
 pytest.importorskip("sklearn")
@@ -112,3 +112,112 @@ def test_damaged_splits_are_refused(tmp_path, text):
     (tmp_path / "splits.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(ModelError, match="train again"):
         read_splits(tmp_path / "splits.csv")
+
+
+def grouped(sizes: list[int], *, labels: int = 2) -> Dataset:
+    """Groups of several images, one label each."""
+    items = tuple(
+        Item(path=f"{number}-{image}.png", label=number % labels, digest=f"{number}-{image}", group=f"part {number}")
+        for number, size in enumerate(sizes)
+        for image in range(size)
+    )
+    return Dataset(root=Path("/data"), labels=tuple(f"class {n}" for n in range(labels)), items=items)
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes=st.lists(st.integers(1, 12), min_size=40, max_size=90), seed=st.integers(0, 2**32 - 1))
+def test_a_group_never_straddles_a_split_and_the_shares_hold_by_images(sizes, seed):
+    data = grouped(sizes)
+    names = split(data, seed=seed)
+    assert names == split(data, seed=seed)
+    sides: dict[str, set[str]] = {}
+    for item, name in zip(data.items, names, strict=True):
+        sides.setdefault(item.group, set()).add(name)
+    assert all(len(found) == 1 for found in sides.values())
+    for name, share in (("train", 0.7), ("val", 0.2), ("test", 0.1)):
+        assert abs(names.count(name) / len(names) - share) <= 0.06
+    assert not leaks(data, names)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_groups_are_divided_class_by_class(seed):
+    data = grouped([1, 2, 3, 4, 5, 6] * 30, labels=3)
+    names = split(data, seed=seed)
+    for label in range(3):
+        found = Counter(name for name, item in zip(names, data.items, strict=True) if item.label == label)
+        for name, share in (("train", 0.7), ("val", 0.2), ("test", 0.1)):
+            assert abs(found[name] - share * found.total()) <= 3
+
+
+def test_three_groups_of_a_class_are_enough_for_one_in_each_part():
+    data = grouped([10] * 6)
+    names = split(data, seed=0)
+    assert Counter(zip((item.label for item in data.items), names, strict=True)) == {
+        (label, name): 10 for label in (0, 1) for name in ("train", "val", "test")
+    }
+
+
+def test_two_groups_of_a_class_are_too_few_and_that_is_said():
+    with pytest.raises(DataError, match="in further groups"):
+        split(grouped([10] * 4), seed=0)
+
+
+def test_a_group_holds_images_of_several_classes_together():
+    items = tuple(
+        Item(path=f"{index}.png", label=index % 2, digest=str(index), group=f"recording {index // 6}")
+        for index in range(240)
+    )
+    data = Dataset(root=Path("/data"), labels=("a", "b"), items=items)
+    names = split(data, seed=0)
+    assert not leaks(data, names)
+    assert Counter(names) == {"train": 168, "val": 48, "test": 24}
+
+
+def test_a_group_torn_apart_by_its_given_splits_is_a_leak_and_no_error():
+    items = tuple(
+        Item(path=f"{index}.png", label=index % 2, digest=str(index), group=group, split=part)
+        for index, (group, part) in enumerate(
+            [("torn", "train"), ("torn", "test"), ("torn", None)] + [(None, None)] * 60
+        )
+    )
+    data = Dataset(
+        root=Path("/data"),
+        labels=("a", "b"),
+        items=items
+        + tuple(Item(path=f"t{index}.png", label=index % 2, digest=f"t{index}", split="test") for index in range(10)),
+    )
+    names = split(data, seed=0)
+    assert (names[0] in {"train", "val"}, names[1], names[2]) == (True, "test", names[0])
+    assert {(leak.kind, leak.first, leak.second) for leak in leaks(data, names)} == {("group", "0.png", "1.png")}
+
+
+def test_near_duplicates_stay_together_also_in_a_chain():
+    data = dataset([60, 60])
+    near = [(0, 1), (1, 2), (70, 71)]
+    for seed in range(20):
+        names = split(data, seed=seed, near=near)
+        assert names[0] == names[1] == names[2]
+        assert names[70] == names[71]
+        assert not leaks(data, names, near)
+
+
+def test_a_chain_of_near_duplicates_does_not_swallow_the_data_and_what_it_leaks_is_said():
+    data = dataset([60, 60])
+    near = [(index, index + 1) for index in range(119)]
+    names = split(data, seed=0, near=near)
+    assert abs(names.count("test") - 12) <= 6
+    assert {leak.kind for leak in leaks(data, names, near)} == {"near duplicate"}
+
+
+def test_leaks_of_a_given_split_are_found_by_kind():
+    items = tuple(
+        Item(path=f"{index}.png", label=index % 2, digest=str(index // 3), group=f"g{index // 6}", split=part)
+        for index, part in enumerate(["train", "val", "test"] * 8)
+    )
+    data = Dataset(root=Path("/data"), labels=("a", "b"), items=items)
+    names = split(data, seed=0)
+    assert names == tuple(item.split for item in items)
+    found = leaks(data, names, [(0, 23)])
+    assert {leak.kind for leak in found} == {"equal bytes", "group", "near duplicate"}
+    assert found[0].parts == ("train", "val")

@@ -4,15 +4,27 @@ import io
 import json
 import subprocess
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgeclf_device import ModelError, UsageError, _trailer_onnx, _trailer_tflite, read_artifact, write_artifact
+from edgeclf_device import (
+    Classifier,
+    ModelError,
+    UsageError,
+    _trailer_onnx,
+    _trailer_tflite,
+    read_artifact,
+    write_artifact,
+)
 from edgeclf_device.artifact import TRAILERS, artifact_bytes
 from edgeclf_device.manifest import MAX_MANIFEST_BYTES, canonical_json, own_digest, seal
+from edgeclf_device.verify import verify
 
 CONTAINERS = ("fp32.tflite", "fp32.onnx")
+RELEASED = Path(__file__).parent / "artifacts"
+"""One artifact of each container and released format, written by the code of its time; never refreshed."""
 
 
 def rewritten(tiny, kind, change):
@@ -137,6 +149,20 @@ def test_a_newer_major_format_is_refused_with_the_remedy(tiny, kind, tmp_path):
     assert "upgrade edgeclf-device" in message
 
 
+@pytest.mark.parametrize("container", ["tflite", "onnx"])
+@pytest.mark.parametrize(("version", "reject_below"), [("1.0", None), ("1.1", 0.9)])
+def test_an_artifact_of_every_released_format_is_read_for_ever(tiny, container, version, reject_below, frame):
+    path = RELEASED / f"format-{version}.{container}"
+    read = read_artifact(path)
+    assert read.raw["format"] == [int(part) for part in version.split(".")]
+    assert read.manifest == tiny.manifest(f"w8a8.{container}", reject_below=reject_below)
+    tiny.need_engine(f"w8a8.{container}")
+    with Classifier.open(path) as classify:
+        result = classify(frame)
+    assert result.accepted is (reject_below is None or result.score >= reject_below)
+    assert verify(path).ok
+
+
 @pytest.mark.parametrize("kind", CONTAINERS)
 def test_an_unknown_field_of_a_newer_minor_format_is_ignored(tiny, kind, tmp_path):
     def change(value):
@@ -161,6 +187,9 @@ def test_an_unknown_field_of_a_newer_minor_format_is_ignored(tiny, kind, tmp_pat
         ("labels", [1, 2, 3, 4], "labels"),
         ("format", [1], "two integers"),
         ("scheme", "w1a1", "scheme"),
+        ("reject_below", 1.5, "from 0 to 1"),
+        ("reject_below", "high", "reject_below"),
+        ("reject_below", True, "reject_below"),
         ("name", 3, "name"),
         ("inputs", [], "one input"),
         ("golden", {}, "scores"),
@@ -178,7 +207,7 @@ def test_a_manifest_that_is_sealed_but_wrong_is_refused(tiny, kind, field, value
 @pytest.mark.parametrize("kind", CONTAINERS)
 def test_a_missing_field_is_named(tiny, kind, tmp_path):
     for field in tiny.manifest(kind).to_json():
-        if field != "certificate":
+        if field not in ("certificate", "reject_below"):
             assert field in refusal(tmp_path, kind, rewritten(tiny, kind, lambda value, field=field: value.pop(field)))
 
 

@@ -48,6 +48,19 @@ def test_the_top_labels_come_in_order(runnable, frame):
         result.top(0)
 
 
+def test_a_label_is_accepted_from_the_reject_threshold_upwards(tiny, kind, tmp_path, frame):
+    tiny.need_engine(kind)
+    with Classifier.open(tiny.write(tmp_path, kind)) as classify:
+        plain = classify(frame)
+    assert plain.accepted
+    above = float(np.nextafter(plain.score, 2))
+    for threshold, accepted in ((0.0, True), (plain.score, True), (above, False), (1.0, plain.score == 1)):
+        with Classifier.open(tiny.write(tmp_path, kind, reject_below=threshold)) as classify:
+            result = classify(frame)
+        assert result.accepted is accepted
+        assert (result.label, result.score) == (plain.label, plain.score)
+
+
 def test_a_bundle_opens_its_preferred_artifact(tiny, bundle, frame):
     tiny.need_engine("w8a8.tflite")
     with Classifier.open(str(bundle)) as classify:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,18 @@ def test_0_classify_writes_json_lines(tiny, some_artifact, frames, tmp_path, cap
     assert main(["classify", str(some_artifact), "--source", str(frames), "--json-lines", str(log)]) == 0
     assert len(log.read_text(encoding="utf-8").splitlines()) == 3
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_0_classify_and_inspect_say_what_is_not_accepted(tiny, some_artifact, frames, tmp_path, capsys):
+    path = tiny.write(tmp_path, f"w8a8{some_artifact.suffix}", name=f"unsure{some_artifact.suffix}", reject_below=1.0)
+    for artifact, threshold, accepted in ((some_artifact, "none", True), (path, "score 1.0000", False)):
+        assert main(["classify", str(artifact), "--source", str(frames)]) == 0
+        assert all(("not accepted" not in line) is accepted for line in capsys.readouterr().out.splitlines())
+        assert main(["classify", str(artifact), "--source", str(frames), "--json-lines", "-"]) == 0
+        events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [event["accepted"] for event in events] == [accepted] * 3
+        assert main(["inspect", str(artifact)]) == 0
+        assert re.search(f"reject below +{threshold}$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_0_an_unreadable_image_is_listed_and_the_others_are_classified(some_artifact, frames, capsys):

@@ -14,10 +14,11 @@ os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
 import keras
 
 from edgeclf.data import cache
+from edgeclf.data.report import describe
 from edgeclf.data.splits import split
-from edgeclf.training import train as training
 from edgeclf.training.config import SplitConfig, TrainConfig
-from edgeclf.training.loop import EpochRecord
+from edgeclf.training.journal import EpochRecord
+from edgeclf.training.outcome import Outcome, write_outcome
 
 LABELS = ("Fläche", "gerändert")
 
@@ -70,16 +71,19 @@ def main(folder: Path, size: int) -> None:
     train = np.flatnonzero(np.equal(parts, "train"))
     model.fit(pixels[train], labels[train], epochs=12, batch_size=10, verbose=0)
     values = {field.name: 0 for field in dataclasses.fields(EpochRecord)}
-    outcome = training._Outcome(
+    judged = np.flatnonzero(np.isin(parts, ("val", "test")))
+    outcome = Outcome(
+        data=describe(dataset, parts, config.spec),
         dataset=dataset,
         parts=parts,
         model=model,
         history=[EpochRecord(**values)],
-        scores=training.predict(model, pixels, np.flatnonzero(np.isin(parts, ("val", "test")))),
+        scores=model.predict(pixels[judged], verbose=0),
+        confidence={},
         timings_s={},
     )
     (folder / "run").mkdir()
-    training._write(folder / "run", config, outcome)
+    write_outcome(folder / "run", config, outcome)
 
 
 if __name__ == "__main__":

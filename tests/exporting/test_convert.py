@@ -129,3 +129,13 @@ def test_bias_correction_keeps_the_channels_means_when_weights_are_rounded(keras
     assert np.abs(means[0]).max() > 1e-4
     assert np.abs(means[1]).max() < 1e-6
     assert all(np.array_equal(one, two) for one, two in zip(kept, model.get_weights(), strict=True))
+
+
+def test_exact_gelu_reaches_onnx_in_operators_that_it_has(keras, job):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    source = convert.load(job(network(keras, keras.layers.Rescaling(1 / 255), keras.layers.Activation("gelu"))))
+    session = onnxruntime.InferenceSession(convert.onnx_fp32(source), providers=["CPUExecutionProvider"])
+    image = source.calibration[1:2]
+    (scores,) = session.run(None, {"image": image})
+    np.testing.assert_allclose(scores, convert.scores(source, image), atol=1e-6)

@@ -53,7 +53,7 @@ def test_every_artifact_says_what_it_is_and_what_was_measured_on_it(bundle, subj
         assert manifest.labels == ("Fläche", "gerändert")
         assert manifest.preprocessing == subject.spec
         assert (manifest.inputs[0].dtype, manifest.inputs[0].shape) == ("uint8", (1, 32, 32, 3))
-        assert manifest.certificate.images == len(subject.test) == 18
+        assert manifest.certificate.images == len(subject.judging) == 18
         assert manifest.certificate.agreement >= 0.9
         assert manifest.golden.tolerance == (1e-5 if manifest.scheme == "fp32" else 1 / 256)
         assert (manifest.calibration is not None) == (manifest.scheme == "w8a8")
@@ -62,30 +62,32 @@ def test_every_artifact_says_what_it_is_and_what_was_measured_on_it(bundle, subj
 
 def test_the_calibration_images_are_training_images(bundle, subject):
     record = read_artifact(bundle.folder / "klein-w8a8.onnx").manifest.calibration
-    assert set(record["digests"]) <= set(subject.train.digests)
-    assert not set(record["digests"]) & set(subject.test.digests)
+    assert set(record["digests"]) <= set(subject.calibration.digests)
+    assert not set(record["digests"]) & set(subject.judging.digests)
     assert record == read_artifact(bundle.folder / "klein-w8a8.tflite").manifest.calibration
 
 
 def test_an_artifact_alone_classifies_a_frame(bundle, subject):
     for file in FILES:
         with Classifier.open(bundle.folder / file) as classify:
-            found = [classify(image).label for image in subject.test]
-        assert np.mean([label == subject.labels[one] for label, one in zip(found, subject.test.true, strict=True)]) == 1
+            found = [classify(image).label for image in subject.judging]
+        assert (
+            np.mean([label == subject.labels[one] for label, one in zip(found, subject.judging.true, strict=True)]) == 1
+        )
 
 
 def test_stock_engines_open_the_files_and_give_the_golden_scores(bundle, subject):
-    image = next(iter(subject.test))[np.newaxis]
+    image = next(iter(subject.judging))[np.newaxis]
     for file in FILES[:2]:
         stock = Interpreter(model_path=str(bundle.folder / file))
         stock.allocate_tensors()
         stock.set_tensor(stock.get_input_details()[0]["index"], image)
         stock.invoke()
-        assert stock.get_tensor(stock.get_output_details()[0]["index"]).argmax() == subject.test.true[0]
+        assert stock.get_tensor(stock.get_output_details()[0]["index"]).argmax() == subject.judging.true[0]
     for file in FILES[2:]:
         onnx.checker.check_model(onnx.load(bundle.folder / file), full_check=True)
         session = onnxruntime.InferenceSession(bundle.folder / file, providers=["CPUExecutionProvider"])
-        assert session.run(["scores"], {"image": image})[0].argmax() == subject.test.true[0]
+        assert session.run(["scores"], {"image": image})[0].argmax() == subject.judging.true[0]
 
 
 def test_the_int8_tflite_model_is_all_integer_and_its_input_is_the_pixels(bundle):
@@ -130,11 +132,11 @@ def test_no_path_and_no_user_stands_in_an_artifact(bundle, run_folder):
 
 
 def test_a_drop_beyond_the_gate_writes_nothing(subject, tmp_path):
-    spoilt = np.array(subject.test.pixels)
-    spoilt[subject.test.rows[8:]] = 255 - spoilt[subject.test.rows[8:]] // 255
-    test = dataclasses.replace(subject.test, pixels=spoilt)
+    spoilt = np.array(subject.judging.pixels)
+    spoilt[subject.judging.rows[8:]] = 255 - spoilt[subject.judging.rows[8:]] // 255
+    judging = dataclasses.replace(subject.judging, pixels=spoilt)
     with pytest.raises(GateError, match=r"klein-fp32\.tflite .*beyond the gate"):
-        export_subject(dataclasses.replace(subject, test=test), tmp_path / "out", request(["tflite"], ["fp32"]))
+        export_subject(dataclasses.replace(subject, judging=judging), tmp_path / "out", request(["tflite"], ["fp32"]))
     assert entries(tmp_path) == []
 
 

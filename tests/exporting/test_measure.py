@@ -9,6 +9,7 @@ import pytest
 from edgeclf.exporting.measure import certify, choose_golden_seed, require_same_model, require_within
 from edgeclf.exporting.request import request
 from edgeclf_device.errors import GateError, ModelError, UsageError
+from edgeclf_device.manifest import Certificate
 
 TRUE = np.array([0, 0, 1, 1, 1, 0, 1, 0, 0, 1])
 
@@ -43,6 +44,16 @@ def test_a_drop_beyond_the_gate_is_refused_with_a_row_for_every_artifact():
 
 def test_a_drop_of_exactly_the_gate_is_allowed():
     require_within({"a": certificate([1, 0, 1, 1, 1, 0, 1, 0, 1, 0], max_drop_points=10.0)})
+
+
+def test_without_labels_only_the_agreement_is_certified_and_no_gate_applies():
+    one = certify(scores_for([0, 1, 1]), scores_for([0, 1, 0]), None, split="x", max_drop_points=0.0, engine="litert 1")
+    assert (one.images, one.agreement) == (3, 2 / 3)
+    assert (one.accuracy, one.reference_accuracy, one.drop_points, one.max_drop_points) == (None,) * 4
+    require_within({"a": one})
+    assert Certificate.from_json(one.to_json()) == one
+    with pytest.raises(ModelError, match="accuracy"):
+        Certificate.from_json({**one.to_json(), "drop_points": 0.5})
 
 
 def test_the_golden_input_is_the_one_the_model_is_surest_of_and_the_first_of_equals():

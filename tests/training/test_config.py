@@ -17,21 +17,31 @@ def test_defaults_hold_where_nothing_is_said():
 
 def test_a_file_is_laid_over_the_defaults_and_overrides_over_the_file(tmp_path):
     file = tmp_path / "c.toml"
-    file.write_text("seed = 4\n[train]\nepochs = 3\ndropout = 0\n[split]\ntrain = 0.5\nval = 0.25\ntest = 0.25\n")
+    file.write_text(
+        "seed = 4\n[train]\nepochs = 3\n[model]\ndropout = 0\n[split]\ntrain = 0.5\nval = 0.25\ntest = 0.25\n"
+    )
     config = load_config(file, ["train.epochs=9", "crop=center", "augment.flip_vertical = true"])
-    assert (config.seed, config.train.epochs, config.train.dropout) == (4, 9, 0.0)
+    assert (config.seed, config.train.epochs, config.model.dropout) == (4, 9, 0.0)
     assert (config.crop, config.augment.flip_vertical) == ("center", True)
     assert config.split.fractions == (0.5, 0.25, 0.25)
 
 
-def test_overrides_are_laid_over_a_base():
-    base = dataclasses.replace(TrainConfig(), name="solar", seed=3)
-    assert load_config(None, ["seed=5"], base=base) == dataclasses.replace(base, seed=5)
+def test_a_backbone_brings_its_own_defaults_wherever_it_is_named(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('backbone = "cnn"\n[train]\nepochs = 3\n')
+    config = load_config(file, ["image_size=40"])
+    assert (config.weights, config.train.epochs, config.image_size) == ("none", 3, 40)
+    assert load_config(None, ["weights=none", "backbone=efficientnet_lite0"]).image_size == 224
+    with pytest.raises(UsageError, match="backbone must be"):
+        load_config(None, ["backbone=alexnet"])
+    file.write_text("backbone = 3\n")
+    with pytest.raises(UsageError, match="backbone must be of type str"):
+        load_config(file)
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])), seed=st.integers(0, 2**32 - 1), share=st.floats(0, 0.99))
 def test_what_is_written_reads_back_equal(tmp_path_factory, text, seed, share):
-    config = load_config(None, [f"train.dropout={share!r}", f"seed={seed}"])
+    config = load_config(None, [f"model.dropout={share!r}", f"seed={seed}"])
     config = dataclasses.replace(config, licence=text, name="Prüfung 1.0", data='C:\\daten\\"ü"')
     file = tmp_path_factory.getbasetemp() / "roundtrip.toml"
     file.write_text(to_toml(config), encoding="utf-8", newline="")
@@ -44,7 +54,7 @@ def test_what_is_written_reads_back_equal(tmp_path_factory, text, seed, share):
         ("train.epoch=3", "train.epochs"),
         ("epochs=3", "train.epochs"),
         ("backbon=x", "backbone"),
-        ("augment.flip=true", "augment.flip_vertical"),
+        ("augment.flip=true", "augment.flip_horizontal"),
         ("image-size=64", "image_size"),
     ],
 )
@@ -64,6 +74,14 @@ def test_an_unknown_key_is_refused_with_the_nearest_valid_one(override, nearest)
         "seed=-1",
         "image_size=7",
         "augment.shift=1.5",
+        "augment.jpeg=2",
+        "augment.cutmix=1.5",
+        "train.all_epochs=8",
+        "train.balance=yes",
+        "train.ema=1",
+        "model.head=tanh",
+        "model.width=100",
+        "confidence.accept_accuracy=7",
         "train.learning_rate=0",
         "justaword",
         "=3",

@@ -43,7 +43,7 @@ def run(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_a_run_is_complete_and_says_what_was_done(run, image_folder):
-    assert sorted(path.name for path in run.folder.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in run.folder.iterdir()) == sorted([*FILES, "pictures.json", "tensorboard"])
     assert run.labels == ("dünkel", "hell")
     assert Path(run.config.data) == image_folder
     assert run.name == image_folder.name
@@ -58,15 +58,18 @@ def test_a_run_is_complete_and_says_what_was_done(run, image_folder):
 
 def test_the_history_names_each_phase_and_epoch(run):
     history = read_history(run)
-    assert [(row["phase"], row["epoch"]) for row in history] == [("probe", 1), ("fine-tune", 2)]
+    assert [(row["phase"], row["epoch"]) for row in history] == [("probe", 1), ("upper", 2)]
     assert history[0]["val_accuracy"] >= 0.75
     with (run.folder / "history.csv").open(encoding="utf-8") as file:
         header = next(csv.reader(file))
-    assert header[2:] == ["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"]
+    assert header[2:] == ["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "waiting"]
 
 
 def test_the_weights_of_the_best_validation_loss_are_kept(image_folder, tmp_path):
-    run = train(config(image_folder, "train.epochs=5", "train.learning_rate=0.003"), out=tmp_path / "run")
+    run = train(
+        config(image_folder, "train.epochs=5", "train.learning_rate=0.003", "confidence.temperature=false"),
+        out=tmp_path / "run",
+    )
     best = min(read_history(run)[1:], key=lambda row: row["val_loss"])
     assert run.metrics["splits"]["val"]["accuracy"] == pytest.approx(best["val_accuracy"])
     predictions = read_predictions(run)
@@ -106,14 +109,14 @@ def test_one_epoch_is_the_probe_alone(image_folder, tmp_path):
 @pytest.mark.slow
 def test_random_weights_train_every_block_in_one_epoch(image_folder, tmp_path):
     run = train(config(image_folder, "train.epochs=1", "weights=none", "channels=grey"), out=tmp_path / "run")
-    assert [row["phase"] for row in read_history(run)] == ["fine-tune"]
+    assert [row["phase"] for row in read_history(run)] == ["all"]
     assert run.config.train.fine_tune_from == "all"
 
 
 @pytest.mark.slow
 def test_pretrained_weights_can_be_fine_tuned_in_every_block(image_folder, tmp_path):
     run = train(config(image_folder, "train.fine_tune_from=all"), out=tmp_path / "run")
-    assert [row["phase"] for row in read_history(run)] == ["probe", "fine-tune"]
+    assert [row["phase"] for row in read_history(run)] == ["probe", "all"]
 
 
 def test_an_output_folder_with_something_in_it_is_refused(image_folder, tmp_path):
@@ -170,7 +173,7 @@ def test_training_data_that_is_gone_is_explained(run, tmp_path):
         image_root(read_run(moved))
 
 
-def test_ctrl_c_leaves_nothing_behind(image_folder, tmp_path):
+def test_ctrl_c_leaves_the_checkpoint_and_nothing_else(image_folder, tmp_path):
     code = """
 import sys
 from pathlib import Path
@@ -192,9 +195,9 @@ train(load_config(None, sys.argv[2:]), out=Path(sys.argv[1]) / "run", progress=p
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     for line in child.stdout:
-        if line.startswith("fine-tuning, epoch 3"):
+        if line.startswith("training (upper), epoch 3"):
             break
     assert list(tmp_path.iterdir())
     child.send_signal(signal.SIGINT)
     assert child.wait(60) != 0
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["run.unfinished"]

@@ -37,7 +37,9 @@ def split(data: bytes) -> tuple[int, bytes]:
     if found is None:
         if KEY in data:
             raise ModelError("The file is damaged: its structure can't be followed to the manifest; copy it again.")
-        raise ModelError("There is no manifest in it: a plain ONNX model; make an artifact with `edgeclf export`.")
+        raise ModelError(
+            "There is no manifest in it: a plain or damaged ONNX model; make an artifact with `edgeclf export`."
+        )
     start, begin, end = found
     if end != len(data):
         raise ModelError("The trailer is damaged: something follows the manifest; copy or export the file again.")

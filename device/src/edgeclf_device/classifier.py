@@ -31,6 +31,7 @@ class Result:
     Attributes:
         label: of the highest score; of equal scores the first in the order of the labels.
         score: of that label.
+        accepted: whether ``score`` is at least the model's reject threshold; True where it has none.
         scores: float32 (classes,) in the order of ``labels``, dequantized where the model's output is quantized.
         labels: of the classifier.
         timing_ns: nanoseconds spent in ``prepare``, ``infer`` and ``decide``.
@@ -38,6 +39,7 @@ class Result:
 
     label: str
     score: float
+    accepted: bool
     scores: NDArray[np.float32]
     labels: tuple[str, ...] = field(repr=False)
     timing_ns: dict[str, int]
@@ -138,10 +140,12 @@ class Classifier:
             output = self.engine.run(batch)
             inferred = perf_counter_ns()
         scores, best = decide(output, self.manifest.outputs[0])
+        score = float(scores[best])
         decided = perf_counter_ns()
         return Result(
             label=self.labels[best],
-            score=float(scores[best]),
+            score=score,
+            accepted=accepts(score, self.manifest),
             scores=scores,
             labels=self.labels,
             timing_ns={"prepare": prepared - begin, "infer": inferred - prepared, "decide": decided - inferred},
@@ -179,6 +183,11 @@ def decide(output: NDArray[Any], tensor: Tensor) -> tuple[NDArray[np.float32], i
     """(float32 scores (classes,), index of the highest; the first of equal ones)."""
     scores = scores_of(output, tensor)
     return scores, int(scores.argmax())
+
+
+def accepts(score: float, manifest: Manifest) -> bool:
+    """Whether a label of this score is to be believed: always where the manifest names no threshold."""
+    return manifest.reject_below is None or score >= manifest.reject_below
 
 
 def check_engine(manifest: Manifest, engine: Engine) -> None:

@@ -137,6 +137,7 @@ def _event(frame: Frame, result: Result, total_ms: float, top: int) -> dict[str,
         "name": frame.name,
         "label": result.label,
         "score": result.score,
+        "accepted": result.accepted,
         "top": [{"label": label, "score": score} for label, score in result.top(top)],
         "timing_ms": {"capture": frame.capture_ms, **result.timing_ms, "total": total_ms},
     }

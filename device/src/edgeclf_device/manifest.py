@@ -14,7 +14,7 @@ from edgeclf_device.errors import ModelError
 from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.quantization import Quantization
 
-FORMAT = (1, 0)
+FORMAT = (1, 1)
 """Major and minor of the manifest this package writes; a newer major is refused, an unknown minor field ignored."""
 
 MAX_MANIFEST_BYTES = 16 << 20
@@ -79,8 +79,11 @@ class Tensor:
 class Certificate:
     """What was measured on this very file before it was allowed out.
 
+    Without labels no accuracy can be measured: then the four fields that depend on it are None, and no gate was
+    applied.
+
     Attributes:
-        split: which part of the data, normally ``test``.
+        split: which images: normally ``test``; ``held-out`` or ``unlabelled`` where the run has none of its own.
         images: how many.
         accuracy: top-1 of this artifact, 0 to 1.
         reference_accuracy: top-1 of the Keras model on the same images.
@@ -92,11 +95,11 @@ class Certificate:
 
     split: str
     images: int
-    accuracy: float
-    reference_accuracy: float
-    drop_points: float
+    accuracy: float | None
+    reference_accuracy: float | None
+    drop_points: float | None
     agreement: float
-    max_drop_points: float
+    max_drop_points: float | None
     engine: str
 
     def to_json(self) -> dict[str, Any]:
@@ -106,15 +109,14 @@ class Certificate:
     @classmethod
     def from_json(cls, value: Any) -> Certificate:
         """Read the certificate; raises ModelError where a field is missing or of another type."""
+        gated = ("accuracy", "reference_accuracy", "drop_points", "max_drop_points")
+        unlabelled = all(_get(value, key, (int, float, type(None))) is None for key in gated)
         return cls(
             split=_get(value, "split", str),
             images=_get(value, "images", int),
-            accuracy=_number(value, "accuracy"),
-            reference_accuracy=_number(value, "reference_accuracy"),
-            drop_points=_number(value, "drop_points"),
             agreement=_number(value, "agreement"),
-            max_drop_points=_number(value, "max_drop_points"),
             engine=_get(value, "engine", str),
+            **{key: None if unlabelled else _number(value, key) for key in gated},
         )
 
 
@@ -159,6 +161,7 @@ class Golden:
 class Manifest:
     """What an artifact says of itself.
 
+    ``reject_below`` is the least score of a label that is to be believed; None: any, and in format 1.0 always.
     ``calibration`` and ``provenance`` are records for people and audits: the runtime keeps them as they are.
     """
 
@@ -171,6 +174,7 @@ class Manifest:
     outputs: tuple[Tensor, ...]
     golden: Golden
     certificate: Certificate | None = None
+    reject_below: float | None = None
     calibration: dict[str, Any] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -187,6 +191,7 @@ class Manifest:
             "outputs": [tensor.to_json() for tensor in self.outputs],
             "golden": self.golden.to_json(),
             "certificate": self.certificate.to_json() if self.certificate else None,
+            "reject_below": self.reject_below,
             "calibration": self.calibration,
             "provenance": self.provenance,
         }
@@ -210,6 +215,7 @@ class Manifest:
             outputs=tuple(Tensor.from_json(tensor) for tensor in _get(value, "outputs", list)),
             golden=Golden.from_json(_get(value, "golden", dict)),
             certificate=None if certificate is None else Certificate.from_json(certificate),
+            reject_below=None if value.get("reject_below") is None else _number(value, "reject_below"),
             calibration=_get(value, "calibration", (dict, type(None))),
             provenance=_get(value, "provenance", dict),
         )
@@ -242,6 +248,10 @@ def check_consistent(manifest: Manifest) -> None:
     if len(manifest.golden.scores) != classes:
         raise ModelError(
             f"There are {len(manifest.golden.scores)} golden scores but the model has {classes} outputs; export again."
+        )
+    if manifest.reject_below is not None and not 0 <= manifest.reject_below <= 1:
+        raise ModelError(
+            f"The manifest's reject_below must be a score from 0 to 1, but it is {manifest.reject_below}; export again."
         )
 
 

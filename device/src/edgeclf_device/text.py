@@ -31,6 +31,7 @@ def artifact_lines(file: str, artifact: Artifact) -> Iterator[str]:
             *(("input", _tensor(tensor)) for tensor in manifest.inputs),
             *(("output", _tensor(tensor)) for tensor in manifest.outputs),
             ("certificate", _certificate(artifact)),
+            ("reject below", "none" if manifest.reject_below is None else f"score {manifest.reject_below:.4f}"),
             ("calibration", _record(manifest.calibration) if manifest.calibration else "none"),
             ("provenance", _record(manifest.provenance) if manifest.provenance else "none"),
             ("golden", f"{manifest.golden.generator}, seed {manifest.golden.seed}, ±{manifest.golden.tolerance:g}"),
@@ -71,9 +72,9 @@ def finding_lines(findings: Iterable[Finding]) -> Iterator[str]:
 
 
 def result_line(name: str, result: Result, total_ms: float, top: int) -> str:
-    """A frame's name, its labels with their scores, and the time it took."""
+    """A frame's name, its labels with their scores, whether the first is too unsure, and the time it took."""
     ranked = "  ".join(f"{label} {score:.3f}" for label, score in result.top(top))
-    return f"{name}  {ranked}  {total_ms:.2f} ms"
+    return f"{name}  {ranked}{'' if result.accepted else '  not accepted'}  {total_ms:.2f} ms"
 
 
 def _table(rows: list[tuple[str, str]]) -> Iterator[str]:
@@ -98,6 +99,11 @@ def _certificate(artifact: Artifact) -> str:
     certificate = artifact.manifest.certificate
     if certificate is None:
         return "none: its accuracy was not measured"
+    if certificate.accuracy is None:
+        return (
+            f"same label as the original {certificate.agreement:.4f} on {certificate.images} {certificate.split} "
+            f"images with {certificate.engine}; without labels no accuracy was measured"
+        )
     return (
         f"accuracy {certificate.accuracy:.4f} on {certificate.images} {certificate.split} images with "
         f"{certificate.engine}; {certificate.drop_points:.2f} points below the original "

@@ -1,0 +1,118 @@
+"""Every backbone on real images: trained for a few epochs, exported in fp32 and w8a8 to both formats, and run.
+
+Real photographs of clothes (Fashion-MNIST, four classes, a few hundred images), small and short: this shows that each
+network learns, quantizes and runs, not how good it can become. Networks whose ImageNet weights do not come in a package
+begin at random. Fails where one does not beat chance clearly, or an export fails without a stated reason.
+Run: ``.venv/bin/python benchmarks/backbones.py [NAME…]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from datasets import FASHION_CLASSES, fashion_mnist
+from record import RESULTS, write_record
+
+from edgeclf.exporting.export import export
+from edgeclf.models.registry import BACKBONES
+from edgeclf.training.config import load_config
+from edgeclf.training.train import train
+from edgeclf_device.artifact import read_artifact
+from edgeclf_device.errors import EdgeclfError
+
+CLASSES = ("Trouser", "Pullover", "Bag", "Ankle boot")
+PER_CLASS = 120
+MIN_ACCURACY = 0.5
+"""Chance is 0.25."""
+
+SMALL = {"cnn": 28, "vit_tiny": 32}
+SIZE = 64
+PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+SCRATCH = ["weights=none", "train.epochs=12", "train.learning_rate=5e-4", "train.fine_tune_from=all"]
+
+
+def listing(folder: Path) -> Path:
+    """A few hundred images of easily told classes."""
+    assert set(CLASSES) <= set(FASHION_CLASSES)
+    root = fashion_mnist() / "train"
+    path = folder / "clothes.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label"])
+        for label in CLASSES:
+            rows.writerows([str(image), label] for image in sorted((root / label).iterdir())[:PER_CLASS])
+    return path
+
+
+def go(name: str, data: Path, folder: Path) -> dict[str, Any]:
+    """Train and export one backbone; its accuracies, or the sentence with which it was refused."""
+    overrides = [f"data={json.dumps(str(data))}", f"backbone={name}", f"image_size={SMALL.get(name, SIZE)}"]
+    overrides += ["split.train=0.6", "split.val=0.15", "split.test=0.25", "split.near_duplicates=false"]
+    if name in PACKAGED:
+        overrides += ["train.epochs=2", "augment.views=1"]
+    else:
+        overrides += SCRATCH
+    begin = time.perf_counter()
+    run = train(load_config(None, overrides), out=folder / name)
+    made: dict[str, Any] = {
+        "backbone": name,
+        "parameters": run.metrics["parameters"],
+        "image_size": run.config.image_size,
+        "weights": run.config.weights,
+        "accuracy": run.judged[1]["accuracy"],
+        "train_s": round(time.perf_counter() - begin, 1),
+        "artifacts": {},
+    }
+    for container in ("tflite", "onnx"):
+        for scheme in ("fp32", "w8a8"):
+            made["artifacts"][f"{scheme}.{container}"] = _exported(run.folder, folder, name, container, scheme)
+    made["kept"] = made["accuracy"] >= MIN_ACCURACY
+    return made
+
+
+def _exported(run: Path, folder: Path, name: str, container: str, scheme: str) -> dict[str, Any]:
+    out = folder / f"{name}-{scheme}-{container}"
+    try:
+        bundle = export(run, out, formats=(container,), schemes=(scheme,), max_drop=100)
+    except EdgeclfError as error:
+        return {"refused": str(error)}
+    certificate = read_artifact(bundle.path(bundle.artifacts[0])).manifest.certificate
+    assert certificate is not None
+    return {"accuracy": certificate.accuracy, "agreement": certificate.agreement}
+
+
+def main() -> None:
+    """Print a line for each backbone, write the record, and fail where one does not learn."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=list(BACKBONES))
+    parser.add_argument("--json", type=Path, default=RESULTS / "backbones.json")
+    arguments = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = listing(Path(folder))
+        for name in arguments.names:
+            rows.append(go(name, data, Path(folder)))
+            row = rows[-1]
+            cells = [
+                f"{file} {'refused: ' + made['refused'] if 'refused' in made else format(made['agreement'], '.3f')}"
+                for file, made in row["artifacts"].items()
+            ]
+            print(
+                f"{name:20} {row['accuracy']:.3f} in {row['train_s']:5.0f} s {'' if row['kept'] else 'NOT KEPT'} | "
+                f"same label as Keras: {', '.join(cells)}",
+                flush=True,
+            )
+    write_record(arguments.json, chance=1 / len(CLASSES), min_accuracy=MIN_ACCURACY, backbones=rows)
+    if not all(row["kept"] for row in rows):
+        sys.exit("A backbone did not beat chance clearly; see NOT KEPT above.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Building the pixel cache beside bare ``cv2.imdecode``, interleaved, with as many threads, files read from disk.
+
+Images a second of ``cache.load`` on an empty cache (list, digest, decode, prepare, write) over those of decoding alone.
+Absolute figures depend on the machine and on what else it does; the ratio of paired runs is what holds.
+Run: ``.venv/bin/python benchmarks/pixel_cache.py --json benchmarks/results/pixel_cache.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from sklearn.datasets import load_sample_images
+
+from edgeclf.data import cache
+from edgeclf.data.dataset import scan
+from edgeclf.solar.images import write_images
+from edgeclf_device.preprocess import PrepareSpec
+
+PAIRS = 7
+PHOTOS = 24
+SPEC = PrepareSpec(height=224, width=224)
+MIN_RATIO = 0.8
+"""The promise for every kind of image."""
+
+
+def write_photos(folder: Path) -> Path:
+    """Write 12-megapixel JPEG files in two classes: parts of scikit-learn's photos, enlarged, with a camera's noise."""
+    random = np.random.default_rng(0)
+    for number in range(PHOTOS):
+        photo = load_sample_images().images[number % 2][..., ::-1]
+        top, left = random.integers(0, 60, 2)
+        image = cv2.resize(photo[top : top + 360, left : left + 480], (4000, 3000), interpolation=cv2.INTER_CUBIC)
+        noise = np.empty_like(image, np.int16)
+        cv2.randn(noise, 0, 3)
+        path = folder / ("china", "flower")[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.clip(image + noise, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])
+    return folder
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Wall time of one call."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def decode(files: Sequence[Path]) -> None:
+    """Read and decode every file, and do nothing with it."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for image in pool.map(lambda file: cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR), files):
+            assert image is not None
+
+
+def compare(name: str, data: Path, scratch: Path) -> dict[str, Any]:
+    """Median rates of both and the median of the paired ratios, for one kind of image."""
+    dataset = scan(data)
+    files = [dataset.file(item) for item in dataset.items]
+    pairs = []
+    for number in range(PAIRS + 1):
+        folder = scratch / f"cache-{number}"
+        pairs.append((seconds(lambda: decode(files)), seconds(lambda: cache.load(data, SPEC, cache_dir=folder))))  # noqa: B023
+        shutil.rmtree(folder)
+    ratios = [bare / building for bare, building in pairs[1:]]  # the first warms both up
+    return {
+        "images": name,
+        "files": len(files),
+        "mean_bytes": sum(file.stat().st_size for file in files) // len(files),
+        "imdecode_per_s": len(files) / statistics.median(bare for bare, _ in pairs[1:]),
+        "cache_per_s": len(files) / statistics.median(building for _, building in pairs[1:]),
+        "ratio": statistics.median(ratios),
+        "ratio_range": [min(ratios), max(ratios)],
+    }
+
+
+def main() -> None:
+    """Print the table and, on request, write it with the conditions as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        rows = [
+            compare("300x300 PNG", write_images(scratch / "solar"), scratch),
+            compare("4000x3000 JPEG", write_photos(scratch / "photos"), scratch),
+        ]
+    sys.stdout.write(f"{'images':>15} {'imdecode':>11} {'cache':>11} {'ratio':>6}  range\n")
+    for row in rows:
+        low, high = row["ratio_range"]
+        sys.stdout.write(
+            f"{row['images']:>15} {row['imdecode_per_s']:9.1f}/s {row['cache_per_s']:9.1f}/s "
+            f"{row['ratio']:6.3f}  {low:.3f} to {high:.3f}\n"
+        )
+    if arguments.json:
+        git = ["git", "rev-parse", "HEAD"]
+        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+        conditions = {
+            "pairs": PAIRS,
+            "target": [SPEC.height, SPEC.width],
+            "threads": os.cpu_count(),
+            "opencv": cv2.__version__,
+            "opencv_threads": cv2.getNumThreads(),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "date": time.strftime("%Y-%m-%d"),
+            "commit": commit,
+        }
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps({"conditions": conditions, "rows": rows}, indent=2) + "\n")
+    if min(row["ratio"] for row in rows) < MIN_RATIO:
+        sys.exit(f"Every ratio must be at least {MIN_RATIO}; quiet the machine, or building has become slower.")
+
+
+if __name__ == "__main__":
+    main()
