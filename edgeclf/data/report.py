@@ -159,8 +159,8 @@ def _notes(made: DataReport, dataset: Dataset) -> list[str]:
     if made.equal_bytes or made.near_duplicates:
         kept = "what crosses the split is named below" if made.leaks else "each stays on one side of the split"
         notes.append(
-            f"{len(made.equal_bytes)} sets of files have equal bytes and {len(made.near_duplicates)} pairs look the "
-            f"same; {kept}."
+            f"files of equal bytes: {len(made.equal_bytes)} sets; pictures that look the same: "
+            f"{len(made.near_duplicates)} pairs; {kept}."
         )
     if made.leaks:
         notes.append(_leaks_note(made.leaks, given=any(item.split for item in dataset.items)))

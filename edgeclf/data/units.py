@@ -145,9 +145,11 @@ def _divide_by_images(
         for key, count in units[index].counts.items():
             totals[key] += count
             smallest[key] = min(count, smallest.get(key, count))
-    # Of each class at least its smallest unit is set aside.
-    floor = {key: smallest[key] if key[1] is None else 0 for key in totals}
-    aside = {key: max(share * total, float(floor[key])) for key, total in totals.items()}
+    aside = {key: share * total for key, total in totals.items()}
+    classes = [key for key in totals if key[0] is not None and key[1] is None]
+    for key in classes:
+        aside[key] = max(aside[key], smallest[key])  # in every class at least one unit
+    aside[None, None] = max(aside[None, None], sum(aside[key] for key in classes))
     wanted = ({key: total - aside[key] for key, total in totals.items()}, aside)
     lacking = tuple(dict(one) for one in wanted)
     parts: tuple[list[int], list[int]] = ([], [])

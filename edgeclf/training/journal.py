@@ -6,13 +6,14 @@ Both lie in a folder beside the run, ``RUN.unfinished``, that goes away when the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
 import shutil
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,17 @@ def open_journal(out: Path, identity: str, *, resume: bool) -> Journal:
             "that folder to begin anew."
         )
     return Journal(folder, identity, found=found)
+
+
+@contextlib.contextmanager
+def kept_if_useful(out: Path) -> Iterator[None]:
+    """After a failure, remove the unfinished training of ``out`` if there is no checkpoint in it to go on from."""
+    try:
+        yield
+    except BaseException:
+        if not (folder_of(out) / CHECKPOINT).is_file():
+            shutil.rmtree(folder_of(out), ignore_errors=True)
+        raise
 
 
 def require_none(out: Path) -> None:

@@ -25,7 +25,7 @@ from edgeclf.report.pictures import Pictures, take_pictures, write_pictures
 from edgeclf.training.backend import compile_options, dtype_policy, precision, require_keras, seed_everything
 from edgeclf.training.config import ConfidenceConfig, TrainConfig, to_toml
 from edgeclf.training.images import TrainingImages
-from edgeclf.training.journal import Journal, open_journal, require_none, require_one
+from edgeclf.training.journal import Journal, kept_if_useful, open_journal, require_none, require_one
 from edgeclf.training.outcome import Outcome, data_digest, write_outcome
 from edgeclf.training.phases import EVERY, HEAD, Training, fit, is_pretrained
 from edgeclf.training.run import Run, read_run
@@ -99,7 +99,7 @@ def train(
     require_keras()
     require_empty(out)
     (require_one if resume else require_none)(out)
-    with atomic_folder(out) as folder:
+    with kept_if_useful(out), atomic_folder(out) as folder:
         journal = _write_run(folder, config, out, strict=strict, resume=resume, tell=tell, progress=progress)
     journal.remove()
     return read_run(out)

@@ -175,7 +175,7 @@ def test_a_run_without_a_test_part_is_judged_on_its_validation_images(images, ed
     done = edgeclf("train", images, "--out", "run", *SMALL, *shares)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("val accuracy")
-    assert re.search(r"Accuracy on the \d+ val images", (tmp_path / "run" / "report.html").read_text())
+    assert re.search(r"Accuracy on the \d+ validation images", (tmp_path / "run" / "report.html").read_text())
 
 
 def test_exit_3_for_data_that_can_not_be_used(edgeclf, images, tmp_path):

@@ -159,7 +159,7 @@ def test_three_groups_of_a_class_are_enough_for_one_in_each_part():
 
 
 def test_two_groups_of_a_class_are_too_few_and_that_is_said():
-    with pytest.raises(DataError, match="in further groups"):
+    with pytest.raises(DataError, match="2 different images or groups in 2 classes"):
         split(grouped([10] * 4), seed=0)
 
 

@@ -35,11 +35,17 @@ def own(keras, shaken):
     return make
 
 
+@pytest.fixture(scope="module")
+def ours(build):
+    """Build a backbone of three channels, once."""
+    return functools.cache(build)
+
+
 @pytest.mark.parametrize("name", SLOW)
-def test_our_network_computes_what_the_published_one_does_on_its_own_preprocessing(keras, build, own, images, name):
+def test_our_network_computes_what_the_published_one_does_on_its_own_preprocessing(keras, ours, own, images, name):
     network, _ = NETWORKS[name]
     published, preprocess = own(name)
-    model = build(name)
+    model = ours(name)
     applications.load_published(model, network, published)
     end = network.first_mean or network.first
     expected = keras.Model(published.input, published.get_layer(end).output)(preprocess(images().astype(np.float32)))
@@ -93,8 +99,8 @@ def test_a_weight_file_gives_every_layer_its_weights(published_files, file):
     assert all(np.array_equal(*pair) for pair in zip(read.get_weights(), body.get_weights(), strict=True))
 
 
-def test_a_grey_network_gives_what_the_same_grey_gives_in_three_channels(keras, build, published_files, images):
-    one, three = (build(QUICK, channels=channels) for channels in (1, 3))
+def test_a_grey_network_gives_what_the_same_grey_gives_in_three_channels(keras, build, ours, published_files, images):
+    one, three = build(QUICK, channels=1), ours(QUICK)
     for model in (one, three):
         applications.load_published(model, applications.MOBILENET_V3_SMALL, published_files[1])
     one, three = (keras.Model(model.input, model.get_layer("features").output) for model in (one, three))

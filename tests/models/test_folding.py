@@ -38,7 +38,7 @@ def test_what_was_trained_while_folded_reaches_the_model_and_the_lower_blocks_st
     name = "mobilenet_v3_small"
     model = build(name)
     before = {layer.name: layer.get_weights() for layer in model.layers}
-    cut = registry.block_below(model, name, "block_4")
+    cut = registry.block_below(model, name, "block_8")
     upper = fold_batch_norm(cut, model.get_layer("logits").output)
     for layer in upper.layers:
         layer.set_weights([weights * 1.1 + 0.01 for weights in layer.get_weights()])
@@ -50,8 +50,8 @@ def test_what_was_trained_while_folded_reaches_the_model_and_the_lower_blocks_st
         for layer in model.layers
         if any(not np.array_equal(*pair) for pair in zip(before[layer.name], layer.get_weights(), strict=True))
     }
-    assert {"expanded_conv_4_expand", "expanded_conv_4_expand_bn", "logits"} <= changed
-    assert not changed & {"conv", "conv_bn", "expanded_conv_3_project_bn"}
+    assert {"expanded_conv_8_expand", "expanded_conv_8_expand_bn", "logits"} <= changed
+    assert not changed & {"conv", "conv_bn", "expanded_conv_7_project_bn"}
 
 
 def odd_network(keras):
