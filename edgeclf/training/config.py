@@ -249,9 +249,8 @@ def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> Trai
     """
     layers = [_read(file)] if file is not None else []
     layers += [_parsed(override) for override in overrides]
-    backbone = next((layer["backbone"] for layer in reversed(layers) if "backbone" in layer), TrainConfig.backbone)
-    if not isinstance(backbone, str):
-        raise UsageError(f"backbone must be of type str, but it is {backbone!r}.")
+    named = next((layer["backbone"] for layer in reversed(layers) if "backbone" in layer), TrainConfig.backbone)
+    backbone = _typed("backbone", str, named)
     config = TrainConfig()
     for layer in [*map(_parsed, registry.backbone(backbone).defaults), *layers]:
         config = _merged(config, layer, prefix="")

@@ -32,6 +32,7 @@ def test_a_backbone_brings_its_own_defaults_wherever_it_is_named(tmp_path):
     config = load_config(file, ["image_size=40"])
     assert (config.weights, config.train.epochs, config.image_size) == ("none", 3, 40)
     assert load_config(None, ["weights=none", "backbone=efficientnet_lite0"]).image_size == 224
+    assert load_config(None, ['backbone="cnn"']) == load_config(None, ["backbone=cnn"])
     with pytest.raises(UsageError, match="backbone must be"):
         load_config(None, ["backbone=alexnet"])
     file.write_text("backbone = 3\n")
