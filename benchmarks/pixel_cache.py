@@ -8,12 +8,9 @@ Run: ``.venv/bin/python benchmarks/pixel_cache.py --json benchmarks/results/pixe
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from record import write_record
 from sklearn.datasets import load_sample_images
 
 from edgeclf.data import cache
@@ -53,11 +51,11 @@ def write_photos(folder: Path) -> Path:
     return folder
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Wall time of one call."""
-    begin = time.perf_counter()
+def seconds(call: Callable[[], Any]) -> tuple[float, float]:
+    """Wall time and processor time of one call."""
+    wall, processor = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - begin
+    return time.perf_counter() - wall, time.process_time() - processor
 
 
 def decode(files: Sequence[Path]) -> None:
@@ -71,20 +69,23 @@ def compare(name: str, data: Path, scratch: Path) -> dict[str, Any]:
     """Median rates of both and the median of the paired ratios, for one kind of image."""
     dataset = scan(data)
     files = [dataset.file(item) for item in dataset.items]
-    pairs = []
+    bare, building = [], []
     for number in range(PAIRS + 1):
         folder = scratch / f"cache-{number}"
-        pairs.append((seconds(lambda: decode(files)), seconds(lambda: cache.load(data, SPEC, cache_dir=folder))))  # noqa: B023
+        bare.append(seconds(lambda: decode(files)))
+        building.append(seconds(lambda: cache.load(data, SPEC, cache_dir=folder)))  # noqa: B023
         shutil.rmtree(folder)
-    ratios = [bare / building for bare, building in pairs[1:]]  # the first warms both up
+    times = np.array([bare[1:], building[1:]])  # (2, PAIRS, 2); the first pair warms both up
+    ratios, processor_ratios = (times[0] / times[1]).T
     return {
         "images": name,
         "files": len(files),
         "mean_bytes": sum(file.stat().st_size for file in files) // len(files),
-        "imdecode_per_s": len(files) / statistics.median(bare for bare, _ in pairs[1:]),
-        "cache_per_s": len(files) / statistics.median(building for _, building in pairs[1:]),
+        "imdecode_per_s": len(files) / statistics.median(times[0, :, 0]),
+        "cache_per_s": len(files) / statistics.median(times[1, :, 0]),
         "ratio": statistics.median(ratios),
         "ratio_range": [min(ratios), max(ratios)],
+        "processor_time_ratio": statistics.median(processor_ratios),
     }
 
 
@@ -99,29 +100,16 @@ def main() -> None:
             compare("300x300 PNG", write_images(scratch / "solar"), scratch),
             compare("4000x3000 JPEG", write_photos(scratch / "photos"), scratch),
         ]
-    sys.stdout.write(f"{'images':>15} {'imdecode':>11} {'cache':>11} {'ratio':>6}  range\n")
+    sys.stdout.write(f"{'images':>15} {'imdecode':>11} {'cache':>11} {'ratio':>6}  {'range':14} of processor time\n")
     for row in rows:
         low, high = row["ratio_range"]
         sys.stdout.write(
             f"{row['images']:>15} {row['imdecode_per_s']:9.1f}/s {row['cache_per_s']:9.1f}/s "
-            f"{row['ratio']:6.3f}  {low:.3f} to {high:.3f}\n"
+            f"{row['ratio']:6.3f}  {low:.3f} to {high:.3f} {row['processor_time_ratio']:17.3f}\n"
         )
     if arguments.json:
-        git = ["git", "rev-parse", "HEAD"]
-        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-        conditions = {
-            "pairs": PAIRS,
-            "target": [SPEC.height, SPEC.width],
-            "threads": os.cpu_count(),
-            "opencv": cv2.__version__,
-            "opencv_threads": cv2.getNumThreads(),
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "date": time.strftime("%Y-%m-%d"),
-            "commit": commit,
-        }
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({"conditions": conditions, "rows": rows}, indent=2) + "\n")
+        threads = {"threads": os.cpu_count(), "opencv_threads": cv2.getNumThreads()}
+        write_record(arguments.json, pairs=PAIRS, target=[SPEC.height, SPEC.width], **threads, rows=rows)
     if min(row["ratio"] for row in rows) < MIN_RATIO:
         sys.exit(f"Every ratio must be at least {MIN_RATIO}; quiet the machine, or building has become slower.")
 

@@ -1,9 +1,11 @@
 """Prepared pixels on disk: every image is decoded once, and every later training maps the file into memory.
 
-A cache entry is a folder named by the SHA-256 of the preprocessing contract, the preprocessing and the images'
-digests in order, with ``pixels.npy``, ``sizes.npy`` (of the images before they were prepared) and
-``unreadable.json`` in it. It is written under another name and renamed, so two trainings may build the same one and
-one of them may be killed. Whoever builds an entry removes those that nobody has opened for 30 days.
+A cache entry is a folder named by the preprocessing, the number of images and the SHA-256 of all their digests in
+order, with ``pixels.npy``, ``sizes.npy`` (of the images before they were prepared) and ``unreadable.json`` in it. It is
+written under another name and renamed, so two trainings may build the same one and one of them may be killed. Whoever
+builds an entry removes those that nobody has opened for 30 days.
+
+Where no entry can be meant, files are read once, for their digests and their pixels; otherwise they are digested first.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +28,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclf.data.dataset import Dataset, Item, scan, without
+from edgeclf.data.dataset import Dataset, Item, digests_of, find_images, with_digests, without
 from edgeclf_device.atomic import os_errors_explained
 from edgeclf_device.errors import DataError
 from edgeclf_device.images import decode, read_bytes
@@ -33,16 +36,15 @@ from edgeclf_device.preprocess import CONTRACT_VERSION, PrepareSpec, prepare
 from edgeclf_device.progress import Progress, no_progress
 
 Pixels = NDArray[np.uint8]
-_Row = tuple[Pixels, tuple[int, int]] | str
-"""An image's prepared pixels and its own (height, width), or the reason why there are none."""
-
 _PIXELS = "pixels.npy"
 _SIZES = "sizes.npy"
 _UNREADABLE = "unreadable.json"
 _TEMPORARY = "building-"
 _ABANDONED_AFTER_S = 24 * 3600
 _UNUSED_AFTER_S = 30 * 24 * 3600
-_NAME_LENGTH = 64
+_BATCH = 8
+"""How many images one thread prepares in a row where there are many: handing over single small ones takes its time."""
+_NAME = re.compile(r"[0-9a-f]{16}-[0-9]+-[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,14 @@ class _Entry:
     pixels: Pixels
     sizes: NDArray[np.int32]
     unreadable: dict[int, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """An image's prepared pixels, and its (height, width) before."""
+
+    pixels: Pixels
+    size: tuple[int, int]
 
 
 def default_folder() -> Path:
@@ -88,9 +98,9 @@ def load(
         DependencyError: OpenCV, or for a Parquet listing pyarrow, is not installed.
         SystemStateError: the cache can't be written.
     """
-    dataset = scan(path, for_training=for_training, progress=progress)
-    entry = _entry(dataset.items, dataset.root, spec, cache_dir, progress)
-    kept = without(dataset, entry.unreadable, strict=strict, for_training=for_training)
+    found = find_images(path, for_training=for_training)
+    entry, digests = _entry(found.items, found.root, spec, cache_dir, progress)
+    kept = without(with_digests(found, digests), entry.unreadable, strict=strict, for_training=for_training)
     items = (
         replace(item, size=(height, width))
         for item, (height, width) in zip(kept.items, entry.sizes.tolist(), strict=True)
@@ -106,34 +116,46 @@ def pixels(
     cache_dir: Path | None = None,
     progress: Progress = no_progress,
 ) -> Pixels:
-    """Return the prepared pixels of readable items: uint8 (N, H, W, C), memory-mapped, read-only.
+    """Return the prepared pixels of readable items with digests: uint8 (N, H, W, C), memory-mapped, read-only.
 
     Raises:
         DataError: an image can't be read.
         SystemStateError: the cache can't be written.
     """
-    entry = _entry(items, root, spec, cache_dir, progress)
+    entry, _ = _entry(items, root, spec, cache_dir, progress)
     for index, reason in entry.unreadable.items():
         raise DataError(f"{root / items[index].path}: {reason}")
     return entry.pixels
 
 
-def _key(items: Sequence[Item], spec: PrepareSpec) -> str:
-    content = [CONTRACT_VERSION, spec.to_json(), [item.digest for item in items]]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _entry(items: Sequence[Item], root: Path, spec: PrepareSpec, cache_dir: Path | None, progress: Progress) -> _Entry:
+def _entry(
+    items: Sequence[Item], root: Path, spec: PrepareSpec, cache_dir: Path | None, progress: Progress
+) -> tuple[_Entry, list[str]]:
+    """Open or build the entry of ``items``; gives their digests too."""
     folder = cache_dir or default_folder()
-    final = folder / _key(items, spec)
-    opened = _open(final)
+    digests = [item.digest for item in items]
+    if "" in digests and next(folder.glob(f"{_family(spec, len(items))}-*"), None):
+        digests = digests_of([root / item.path for item in items], progress=progress)
+    opened = None if "" in digests else _open(folder / _name(spec, digests))
     if opened is None:
-        with os_errors_explained(final):
-            _build(items, root, spec, final, progress)
-        opened = _open(final)
+        with os_errors_explained(folder):
+            digests = _build(list(zip(items, digests, strict=True)), root, spec, folder, progress)
+        opened = _open(folder / _name(spec, digests))
     if opened is None:
-        raise DataError(f"The pixel cache {final} is damaged; remove that folder and run the same command again.")
-    return opened
+        name = folder / _name(spec, digests)
+        raise DataError(f"The pixel cache {name} is damaged; remove that folder and run the same command again.")
+    return opened, digests
+
+
+def _family(spec: PrepareSpec, count: int) -> str:
+    """How the names of all entries with this preprocessing and number of images begin."""
+    content = json.dumps([CONTRACT_VERSION, spec.to_json()], sort_keys=True)
+    return f"{hashlib.sha256(content.encode()).hexdigest()[:16]}-{count}"
+
+
+def _name(spec: PrepareSpec, digests: Sequence[str]) -> str:
+    content = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return f"{_family(spec, len(digests))}-{content}"
 
 
 def _open(folder: Path) -> _Entry | None:
@@ -151,28 +173,35 @@ def _open(folder: Path) -> _Entry | None:
     return _Entry(pixels=mapped, sizes=sizes, unreadable={int(index): reason for index, reason in unreadable.items()})
 
 
-def _build(items: Sequence[Item], root: Path, spec: PrepareSpec, final: Path, progress: Progress) -> None:
-    final.parent.mkdir(parents=True, exist_ok=True)
-    _prune(final.parent)
-    temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=_TEMPORARY))
+def _build(
+    items: Sequence[tuple[Item, str]], root: Path, spec: PrepareSpec, folder: Path, progress: Progress
+) -> list[str]:
+    """Prepare the items, given with their digests where these are known, into an entry; gives all digests."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _prune(folder)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=_TEMPORARY))
     try:
+        digests: list[str] = []
         unreadable: dict[int, str] = {}
         sizes: list[tuple[int, int]] = []
         # Rows are written one after the other, not into a memory map: on a full disk a map kills the process.
         with (temporary / _PIXELS).open("wb") as file:
             _write_header(file, len(items), spec)
-            for index, row in enumerate(progress(_rows(items, root, spec), "preparing images", len(items))):
+            rows = progress(_rows(items, root, spec), "preparing images", len(items))
+            for index, (digest, row) in enumerate(rows):
+                digests.append(digest)
                 if isinstance(row, str):
                     unreadable[index] = row
                 else:
-                    file.write(row[0].data)
-                    sizes.append(row[1])
+                    file.write(row.pixels.data)
+                    sizes.append(row.size)
             _write_header(file, len(sizes), spec)
         np.save(temporary / _SIZES, np.array(sizes, np.int32).reshape(-1, 2))
         (temporary / _UNREADABLE).write_text(json.dumps(unreadable), encoding="utf-8")
-        _move_into_place(temporary, final)
+        _move_into_place(temporary, folder / _name(spec, digests))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    return digests
 
 
 def _write_header(file: BinaryIO, count: int, spec: PrepareSpec) -> None:
@@ -182,34 +211,35 @@ def _write_header(file: BinaryIO, count: int, spec: PrepareSpec) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _rows(items: Sequence[Item], root: Path, spec: PrepareSpec) -> Iterator[_Row]:
-    """Prepare each item in order, on every core; a file is read once, for its digest and its pixels."""
+def _rows(items: Sequence[tuple[Item, str]], root: Path, spec: PrepareSpec) -> Iterator[tuple[str, _Row | str]]:
+    """Yield each item's digest with its pixels, or the reason why there are none, in order, decoding on every core."""
 
-    def row(item: Item) -> _Row:
+    def row(item: Item, known: str) -> tuple[str, _Row | str]:
         path = root / item.path
         data = read_bytes(path)
-        if hashlib.sha256(data).hexdigest() != item.digest:
+        digest = hashlib.sha256(data).hexdigest()
+        if known not in {"", digest}:
             raise DataError(f"{path} has changed since it was listed; put the old file back, or train again.")
         try:
             image = decode(data, path)
-            return prepare(image, spec, color="bgr"), (image.shape[0], image.shape[1])
+            return digest, _Row(pixels=prepare(image, spec, color="bgr"), size=(image.shape[0], image.shape[1]))
         except DataError as error:
-            return str(error).removeprefix(str(path)).lstrip(" :")
+            return digest, str(error).removeprefix(str(path)).lstrip(" :")
 
-    yield from _in_order(row, items, os.cpu_count() or 1)
+    def rows(batch: Sequence[tuple[Item, str]]) -> list[tuple[str, _Row | str]]:
+        return [row(item, known) for item, known in batch]
 
-
-def _in_order(row: Callable[[Item], _Row], items: Sequence[Item], threads: int) -> Iterator[_Row]:
-    """Map ``row`` over ``items`` on ``threads`` threads with only a few results waiting in memory."""
+    threads = os.cpu_count() or 1
+    size = min(_BATCH, 1 + len(items) // (2 * _BATCH * threads))
     pool = ThreadPoolExecutor(threads)
-    waiting: deque[Future[_Row]] = deque()
+    waiting: deque[Future[list[tuple[str, _Row | str]]]] = deque()
     try:
-        for item in items:
-            waiting.append(pool.submit(row, item))
-            if len(waiting) > 4 * threads:
-                yield waiting.popleft().result()
+        for start in range(0, len(items), size):
+            waiting.append(pool.submit(rows, items[start : start + size]))
+            if len(waiting) > 2 * threads:  # only a few results wait in memory
+                yield from waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -234,7 +264,7 @@ def _prune(folder: Path) -> None:
                 changed = max(one.stat().st_mtime for one in (path, *path.iterdir()))
                 old = time.time() - changed > _ABANDONED_AFTER_S
             else:
-                is_entry = len(path.name) == _NAME_LENGTH and (path / _PIXELS).is_file()
+                is_entry = _NAME.fullmatch(path.name) is not None
                 old = is_entry and time.time() - path.stat().st_mtime > _UNUSED_AFTER_S
             if old:
                 shutil.rmtree(path, ignore_errors=True)

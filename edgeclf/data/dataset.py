@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ class Item:
     Attributes:
         path: relative to the dataset's root in POSIX form, or absolute where a listing says so.
         label: index into the dataset's labels.
-        digest: SHA-256 of the file's bytes, hexadecimal.
+        digest: SHA-256 of the file's bytes, hexadecimal; empty until it was read.
         split: ``train``, ``val`` or ``test`` where a listing or a folder fixes it.
         stratum: a further property to spread evenly over the splits, where a listing gives one.
         group: images of one group (a patient, a part, a recording) stay in one split, where a listing gives one.
@@ -89,6 +89,16 @@ def scan(path: Path, *, for_training: bool = True, progress: Progress = no_progr
         DataError: nothing there, no images, one class, a class with too few images, or a bad listing.
         DependencyError: a Parquet listing and no pyarrow.
     """
+    dataset = find_images(path, for_training=for_training)
+    return with_digests(dataset, digests_of([dataset.file(item) for item in dataset.items], progress=progress))
+
+
+def find_images(path: Path, *, for_training: bool = True) -> Dataset:
+    """Find the labelled images of ``path`` as ``scan`` does, but don't open them: every digest is empty.
+
+    Raises:
+        DataError, DependencyError: as for ``scan``.
+    """
     try:
         root, entries, ignored = _entries(path)
     except OSError as error:
@@ -99,26 +109,28 @@ def scan(path: Path, *, for_training: bool = True, progress: Progress = no_progr
         raise DataError(f"{path} must hold images ({kinds}), one subfolder per class, but {found}.")
     labels = tuple(sorted({entry.label for entry in entries}))
     index = {label: number for number, label in enumerate(labels)}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = list(
-            progress(pool.map(lambda entry: digest_of(root / entry.path), entries), "reading files", len(entries))
-        )
     items = tuple(
         Item(
             path=entry.path,
             label=index[entry.label],
-            digest=digest,
+            digest="",
             split=entry.split,
             stratum=entry.stratum,
             group=entry.group,
             weight=entry.weight,
         )
-        for entry, digest in zip(entries, digests, strict=True)
+        for entry in entries
     )
     dataset = Dataset(root=root.absolute(), labels=labels, items=items, ignored=tuple(sorted(ignored.items())))
     if for_training:
         require_classes(dataset)
     return dataset
+
+
+def with_digests(dataset: Dataset, digests: Sequence[str]) -> Dataset:
+    """Return ``dataset`` with these digests of its items."""
+    items = (replace(item, digest=digest) for item, digest in zip(dataset.items, digests, strict=True))
+    return replace(dataset, items=tuple(items))
 
 
 def without(
@@ -171,6 +183,16 @@ def require_classes(dataset: Dataset) -> None:
                 f"Every class needs at least {MIN_IMAGES_PER_CLASS} readable images, one for each part of the split, "
                 f"but {label!r} has {counts[index]}; add images or remove the class."
             )
+
+
+def digests_of(files: Sequence[Path], *, progress: Progress = no_progress) -> list[str]:
+    """Return ``digest_of`` each file, reading several at once.
+
+    Raises:
+        DataError: one can't be opened.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(progress(pool.map(digest_of, files), "reading files", len(files)))
 
 
 def digest_of(path: Path) -> str:

@@ -76,11 +76,14 @@ class DataReport:
 
     def lines(self) -> list[str]:
         """The report for a terminal."""
-        height, width = self.sizes["median"]
+        smallest, median, largest = (
+            f"{width}×{height}" for height, width in map(self.sizes.__getitem__, ("smallest", "median", "largest"))
+        )
         totals = {part: sum(counts[part] for counts in self.classes.values()) for part in SPLIT_NAMES}
         parts = ", ".join(f"{part} {count}" for part, count in totals.items())
         return [
-            f"{self.images} images of {len(self.classes)} classes ({parts}), median {width}×{height} pixels",
+            f"{self.images} images of {len(self.classes)} classes ({parts})",
+            f"from {smallest} to {largest} pixels, median {median}",
             *(f"note: {note}" for note in self.notes),
         ]
 
@@ -148,7 +151,7 @@ def _notes(made: DataReport, dataset: Dataset) -> list[str]:
     if passed_over:
         notes.append(f"pictures of kinds that are not read are passed over ({passed_over}); save them as JPEG or PNG.")
     if made.unreadable:
-        notes.append(f"{made.unreadable} files can't be read and are left out; --strict refuses them.")
+        notes.append(f"files that can't be read and are left out: {made.unreadable}; --strict refuses them.")
     if made.imbalance > IMBALANCED:
         smallest = min(dataset.labels, key=lambda label: made.classes[label]["train"])
         notes.append(
@@ -167,12 +170,13 @@ def _notes(made: DataReport, dataset: Dataset) -> list[str]:
     if made.conflicts:
         one = made.conflicts[0]
         notes.append(
-            f"{len(made.conflicts)} pairs of equal or near-equal images have different labels, for example {one.first} "
-            f"({one.first_label}) and {one.second} ({one.second_label}): look at them, one label may be wrong."
+            f"pairs of equal or near-equal images with different labels: {len(made.conflicts)}, for example "
+            f"{one.first} ({one.first_label}) and {one.second} ({one.second_label}); look at them, one label may be "
+            "wrong."
         )
     if made.smaller_than_input:
         notes.append(
-            f"{made.smaller_than_input} images are smaller than what the model sees and are enlarged; a smaller "
+            f"images smaller than what the model sees, and so enlarged: {made.smaller_than_input}; a smaller "
             "--image-size is faster and may be as good."
         )
     return notes
@@ -183,11 +187,11 @@ def _leaks_note(leaks: Sequence[Leak], *, given: bool) -> str:
     example = f"{leak.first} ({leak.parts[0]}) and {leak.second} ({leak.parts[1]}), {leak.kind}"
     if given:
         return (
-            f"{len(leaks)} ties cross the split that was given, for example {example}: figures on the test part are "
-            "too good by that; divide the data anew."
+            f"ties that cross the split that was given: {len(leaks)}, for example {example}; figures on the test part "
+            "are too good by that: divide the data anew."
         )
     return (
-        f"{len(leaks)} ties cross the split, for example {example}: in a chain so many pictures look the same that "
-        "they can't all stay on one side. If they are of one recording, name it as their group in a listing; if they "
-        "show different things that look alike, --set split.near_duplicates=false."
+        f"ties that cross the split: {len(leaks)}, for example {example}; in a chain so many pictures look the same "
+        "that they can't all stay on one side. If they are of one recording, name it as their group in a listing; if "
+        "they show different things that look alike, --set split.near_duplicates=false."
     )

@@ -37,6 +37,15 @@ def test_the_second_reading_decodes_nothing(image_folder, tmp_path, monkeypatch)
     assert len(dataset.items) == len(pixels)
 
 
+def test_the_first_reading_reads_every_file_once(image_folder, tmp_path, monkeypatch):
+    files = []
+    monkeypatch.setattr(cache, "read_bytes", lambda path: files.append(path) or path.read_bytes())
+    monkeypatch.setattr(cache, "digests_of", lambda _files, progress: pytest.fail("files were read for their digests"))
+    dataset, _ = cache.load(image_folder, SPEC, cache_dir=tmp_path / "cache")
+    assert sorted(files) == sorted(dataset.file(item) for item in dataset.items)
+    assert dataset.items[0].digest == hashlib.sha256(dataset.file(dataset.items[0]).read_bytes()).hexdigest()
+
+
 def test_another_image_another_size_and_another_contract_are_other_entries(image_folder, tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     cache.load(image_folder, SPEC, cache_dir=folder)

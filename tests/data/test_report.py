@@ -34,7 +34,10 @@ def test_clean_data_gives_counts_and_sizes_and_no_notes():
     assert report.classes == {"a": {"train": 4, "val": 0, "test": 0}, "b": {"train": 5, "val": 0, "test": 0}}
     assert (report.sizes["smallest"], report.sizes["largest"]) == ((40, 50), (44, 50))
     assert report.notes == ()
-    assert "9 images of 2 classes" in report.lines()[0]
+    assert report.lines() == [
+        "9 images of 2 classes (train 9, val 0, test 0)",
+        "from 50×40 to 50×44 pixels, median 50×42",
+    ]
     json.dumps(report.to_json())
 
 
@@ -52,8 +55,8 @@ def test_each_trouble_has_its_own_note_with_a_remedy():
         "4.0 times",
         "train.balance",
         "look the same",
-        "cross the split",
-        "different labels",
+        "that cross the split",
+        "with different labels",
     ):
         assert words in notes
     assert [(one.first, one.first_label, one.second, one.second_label) for one in report.conflicts] == [
