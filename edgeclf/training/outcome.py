@@ -62,8 +62,12 @@ def weights_digest(model: keras.Model) -> str:
 
 
 def data_digest(dataset: Dataset, parts: Sequence[str]) -> str:
-    """Return the SHA-256 of what was learnt from: labels, and each image's digest, label and split in order."""
-    rows = [(item.digest, item.label, part) for item, part in zip(dataset.items, parts, strict=True)]
+    """Return the SHA-256 of what was learnt from: labels, and each image's digest, label, split and weight."""
+    rows = [
+        # An image that counts as usual is digested as before there were weights.
+        (item.digest, item.label, part, *((item.weight,) if item.weight != 1 else ()))
+        for item, part in zip(dataset.items, parts, strict=True)
+    ]
     return hashlib.sha256(json.dumps([dataset.labels, rows]).encode()).hexdigest()
 
 

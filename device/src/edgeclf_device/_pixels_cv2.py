@@ -42,6 +42,11 @@ def reverse(image: Image) -> Image:
     return _with_channels(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
 
+def spread(image: Image) -> Image:
+    """Repeat the channel of uint8 (h, w, 1) three times, much faster than ``numpy.repeat``."""
+    return _with_channels(cv2.cvtColor(_readable(image), cv2.COLOR_GRAY2RGB))
+
+
 def _halve_columns(image: Image) -> Image:
     """(a+b+1)>>1 of pixels side by side, as (a+b+a+b+2)>>2 of rows doubled: INTER_AREA's kernel is the faster one.
 

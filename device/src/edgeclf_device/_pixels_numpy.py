@@ -81,3 +81,8 @@ def _taps(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.intp],
     weight = np.rint((position - first) * 256).astype(np.uint32)
     first_index = first.astype(np.intp)
     return np.clip(first_index, 0, source - 1), np.clip(first_index + 1, 0, source - 1), weight
+
+
+def spread(image: Image) -> Image:
+    """Repeat the channel of uint8 (h, w, 1) three times."""
+    return np.repeat(image, 3, axis=2)

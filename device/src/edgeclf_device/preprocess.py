@@ -40,6 +40,9 @@ class Pixels(Protocol):
     def reverse(self, image: Image) -> Image:
         """From (h, w, 3) to (h, w, 3) with red and blue exchanged."""
 
+    def spread(self, image: Image) -> Image:
+        """From (h, w, 1) to (h, w, 3) of equal channels."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSpec:
@@ -145,7 +148,7 @@ def prepare(image: Image, spec: PrepareSpec, *, color: Color = "rgb", backend: B
     resized = arithmetic.resize(pixels, inner_height, inner_width)
     if spec.channels == "rgb":
         if resized.shape[2] == 1:
-            resized = np.repeat(resized, 3, axis=2)
+            resized = arithmetic.spread(resized)
         elif color == "bgr":
             resized = arithmetic.reverse(resized)
     if (inner_height, inner_width) != (spec.height, spec.width):
