@@ -3,8 +3,8 @@
 Attention over patches as in 2010.11929, with three changes for devices:
 
 - positions come from a 3×3 depthwise convolution over the grid of tokens in each block (CPVT, 2102.10882);
-- BatchNorm after every linear layer instead of LayerNorm before it (LeViT, 2104.01136): it is folded into the layer,
-  so that nothing is left to normalize. LayerNorm's square root is what int8 breaks first;
+- BatchNorm after every linear layer instead of LayerNorm before it (LeViT, 2104.01136): it is folded into the layer.
+  TensorFlow Lite has no int8 form of LayerNorm;
 - ReLU instead of GELU.
 
 Linear layers are 1×1 convolutions on the grid, so that export treats them as any other convolution. Stock Keras layers
@@ -26,7 +26,7 @@ _BATCH_NORM_MOMENTUM = 0.9
 """Keras's 0.99 would need more steps than a training on a few hundred images has."""
 
 _EXPANSION = 2
-"""Of the two linear layers after attention; 4 costs twice as much and gained nothing on small data."""
+"""Of the two linear layers after attention, as in LeViT."""
 
 _ATTENTION = "_attention"
 
