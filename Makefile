@@ -5,6 +5,8 @@ UV_VERSION := 0.13.9
 UV := .uv/bin/uv
 RUN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
+# A few processes at once, as many as there are cores; one file's tests stay together, so that they share what they made.
+PYTEST := $(RUN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-lean full lint format contracts wheels resolve bench clean
@@ -16,7 +18,7 @@ quickstart: install ## the whole road on real data: train, export, verify, bench
 	$(RUN)/edgeclf quickstart --out quickstart
 
 test: install ## the tests, at most 10 minutes on 2 cores
-	$(RUN)/pytest -m "not slow and not gpu and not arm64"
+	$(PYTEST) -m "not slow and not gpu and not arm64"
 
 test-lean: $(UV) ## device and calibration in an environment without TensorFlow
 	UV_PROJECT_ENVIRONMENT=.venv-lean $(UV) sync --quiet --frozen --python $(PYTHON) \
@@ -24,7 +26,7 @@ test-lean: $(UV) ## device and calibration in an environment without TensorFlow
 	.venv-lean/bin/pytest tests/device tests/calibration -m "not tensorflow and not slow and not gpu and not arm64"
 
 full: install ## everything that takes long: slow tests, every backbone, recipes, seeds of the quickstart
-	$(RUN)/pytest -m "not gpu and not arm64"
+	$(PYTEST) -m "not gpu and not arm64"
 	$(RUN)/python benchmarks/backbones.py
 	$(RUN)/python benchmarks/quickstart_seeds.py --json benchmarks/results/quickstart.json
 	$(RUN)/python benchmarks/recipes.py solar-cells
@@ -57,8 +59,9 @@ bench: install ## the benchmarks behind the figures in the docs
 clean: ## remove what the targets above made, but not quickstart/
 	rm -rf .uv .venv .venv-lean dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
+# Compiled once: importing TensorFlow takes 5 seconds then and 13 otherwise, where Python may not write beside it.
 install: $(UV)
-	$(UV) sync --frozen --python $(PYTHON) --all-packages --extra quickstart
+	$(UV) sync --compile-bytecode --frozen --python $(PYTHON) --all-packages --extra quickstart
 
 $(UV):
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \
