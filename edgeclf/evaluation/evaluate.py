@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -143,8 +144,12 @@ def _class_indices(dataset: Dataset, labels: Sequence[str]) -> NDArray[np.int64]
     unknown = [label for label in dataset.labels if label not in labels]
     if unknown:
         raise DataError(
-            f"The model knows the classes {', '.join(labels)}, but the data also has {', '.join(unknown)}; "
-            "rename or remove those folders."
+            f"The model knows {len(labels)} classes ({_shortened(labels)}), but the data also has "
+            f"{_shortened(unknown)}; rename or remove those folders."
         )
     place = np.array([list(labels).index(label) for label in dataset.labels])
     return place[[item.label for item in dataset.items]].astype(np.int64)
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return textwrap.shorten(", ".join(names), width=200, placeholder=" …")
