@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from edgeclf_calibration.bias_correction import ChannelMeans, corrected
+from edgeclf_calibration.estimators import ESTIMATORS, Entropy, MeanSquaredError, Percentile
+from edgeclf_calibration.histograms import Histogram, Histograms
 from edgeclf_calibration.observe import anchored, observe
 from edgeclf_calibration.onnx_int8 import optimised, quantize_onnx
-from edgeclf_calibration.ranges import Estimator, MinMax, Observer, Range
+from edgeclf_calibration.ranges import Estimator, MinMax, MovingAverage, Observer, Range
 from edgeclf_calibration.selection import Selection, choose
 
 __all__ = [
+    "ESTIMATORS",
     "ChannelMeans",
+    "Entropy",
     "Estimator",
+    "Histogram",
+    "Histograms",
+    "MeanSquaredError",
     "MinMax",
+    "MovingAverage",
     "Observer",
+    "Percentile",
     "Range",
     "Selection",
     "anchored",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,10 +11,16 @@ from numpy.typing import NDArray
 
 from edgeclf_device.errors import ModelError
 
+LEAST_WEIGHT = 0.01
+"""Of one image in a moving average."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The real values that a quantized tensor must be able to stand for, ``low`` to ``high``, both finite."""
+    """The real values that a quantized tensor must be able to stand for, ``low`` to ``high``, both finite.
+
+    Zero need not be between them: every quantizer widens a range to it, because padding must be exact.
+    """
 
     low: float
     high: float
@@ -50,20 +56,69 @@ class MinMax:
         Raises:
             ModelError: a tensor holds a NaN or an infinity.
         """
-        for name, values in tensors.items():
-            if values.size == 0:
-                continue
-            low, high = float(values.min()), float(values.max())
-            if not np.isfinite(low) or not np.isfinite(high):
-                raise ModelError(
-                    f"Calibration needs finite values, but the tensor {name!r} holds NaN or infinity; "
-                    "look for a diverged training and train again."
-                )
-            known = self._ranges.get(name)
+        for name, _, seen in checked(tensors):
+            self._ranges[name] = widened(self._ranges.get(name), seen)
+
+    def ranges(self) -> dict[str, Range]:
+        """See ``Estimator.ranges``."""
+        return dict(self._ranges)
+
+
+class MovingAverage:
+    """The average of each image's smallest and largest value, an exponential one: the order of the images matters.
+
+    The n-th image that shows a tensor moves its range by 1/n of the difference, and never by less than
+    ``LEAST_WEIGHT``; so the first hundred count alike, and the first alone does not rule a short calibration.
+    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference" (2017), section 3.1.
+    """
+
+    name = "moving-average"
+
+    def __init__(self) -> None:
+        self._images: dict[str, int] = {}
+        self._ranges: dict[str, Range] = {}
+
+    def update(self, tensors: Mapping[str, NDArray[np.floating[Any]]]) -> None:
+        """See ``Estimator.update``.
+
+        Raises:
+            ModelError: a tensor holds a NaN or an infinity.
+        """
+        for name, _, seen in checked(tensors):
+            self._images[name] = self._images.get(name, 0) + 1
+            weight, known = max(LEAST_WEIGHT, 1 / self._images[name]), self._ranges.get(name, seen)
             self._ranges[name] = Range(
-                low=low if known is None else min(low, known.low), high=high if known is None else max(high, known.high)
+                low=(1 - weight) * known.low + weight * seen.low, high=(1 - weight) * known.high + weight * seen.high
             )
 
     def ranges(self) -> dict[str, Range]:
         """See ``Estimator.ranges``."""
         return dict(self._ranges)
+
+
+def checked(
+    tensors: Mapping[str, NDArray[np.floating[Any]]],
+) -> Iterator[tuple[str, NDArray[np.float32], Range]]:
+    """Name, float32 values and exact range of each tensor that is not empty.
+
+    Raises:
+        ModelError: a tensor holds a NaN or an infinity, or a value that float32 can't hold.
+    """
+    for name, given in tensors.items():
+        if given.size == 0:
+            continue
+        with np.errstate(over="ignore"):
+            values = given.astype(np.float32, copy=False)
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite(low) or not np.isfinite(high):
+            raise ModelError(
+                f"Calibration needs finite values, but the tensor {name!r} holds NaN or infinity; "
+                "look for a diverged training and train again."
+            )
+        yield name, values, Range(low=low, high=high)
+
+
+def widened(known: Range | None, seen: Range) -> Range:
+    """The smallest range that holds both."""
+    return seen if known is None else Range(low=min(known.low, seen.low), high=max(known.high, seen.high))
