@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from edgeclf_calibration.bias_correction import ChannelMeans, corrected
+from edgeclf_calibration.coverage import Extremes
+from edgeclf_calibration.doubts import Stability, image_doubts, range_doubts, range_stability
 from edgeclf_calibration.estimators import ESTIMATORS, Entropy, MeanSquaredError, Percentile
 from edgeclf_calibration.histograms import Histogram, Histograms
 from edgeclf_calibration.observe import anchored, observe
 from edgeclf_calibration.onnx_int8 import optimised, quantize_onnx
 from edgeclf_calibration.ranges import Estimator, MinMax, MovingAverage, Observer, Range
-from edgeclf_calibration.selection import Selection, choose
+from edgeclf_calibration.selection import METHODS, Selection, choose
 
 __all__ = [
     "ESTIMATORS",
+    "METHODS",
     "ChannelMeans",
     "Entropy",
     "Estimator",
+    "Extremes",
     "Histogram",
     "Histograms",
     "MeanSquaredError",
@@ -24,11 +28,15 @@ __all__ = [
     "Percentile",
     "Range",
     "Selection",
+    "Stability",
     "anchored",
     "choose",
     "corrected",
+    "image_doubts",
     "observe",
     "optimised",
     "quantize_onnx",
+    "range_doubts",
+    "range_stability",
 ]
 __version__ = "0.1.0"

@@ -1,16 +1,20 @@
-"""Which images calibrate a model: a seeded, stratified choice that does not depend on the order of the listing."""
+"""Which images calibrate a model: a choice by one of four methods that does not depend on the order of the listing."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclf_calibration.coverage import farthest_first, widest_first
 from edgeclf_device.errors import DataError, UsageError
 
-METHOD = "stratified"
+METHODS = ("random", "stratified", "k-center", "extreme")
 MAX_LISTED = 512
 """A record names every image up to this many; beyond, the digest of the list alone."""
 
@@ -52,45 +56,119 @@ class Selection:
         return record
 
 
-def choose(labels: Sequence[str], digests: Sequence[str], *, count: int, seed: int) -> Selection:
-    """Choose ``count`` images to calibrate with, each class in proportion to its share.
+def choose(
+    labels: Sequence[str] | None,
+    digests: Sequence[str],
+    *,
+    count: int,
+    seed: int,
+    method: str = "stratified",
+    embeddings: NDArray[np.floating[Any]] | None = None,
+    minima: NDArray[np.floating[Any]] | None = None,
+    maxima: NDArray[np.floating[Any]] | None = None,
+) -> Selection:
+    """Choose ``count`` images to calibrate with.
 
-    Pass the training split only: an image that calibrates a model can't also judge it. Each class gets the share
-    that the largest-remainder method gives it, and at least one image where ``count`` allows. Within a class the
-    images with the smallest SHA-256 of seed and digest are taken, so a listing in another order gives the same
-    choice; the same image listed twice is taken once.
+    Pass the training split only: an image that calibrates a model can't also judge it. The methods:
+
+    - ``random``: the images with the smallest SHA-256 of seed and digest; labels have no say.
+    - ``stratified``: each class gets the share that the largest-remainder method gives it, and at least one image
+      where ``count`` allows; within a class as ``random``.
+    - ``k-center``: images far apart in ``embeddings``, see ``coverage.farthest_first``; the seed has no say.
+    - ``extreme``: images that hold the smallest and the largest activations, see ``coverage.widest_first``; the seed
+      has no say.
+
+    A listing in another order gives the same choice, and the same image listed twice is taken once. With every method
+    but ``stratified`` a smaller ``count`` gives the beginning of the same choice.
 
     Args:
-        labels: label of each image.
-        digests: SHA-256 of each image, in the same order.
+        labels: label of each image; None where there are none, which ``stratified`` can't do with.
+        digests: SHA-256 of each image, in the same order; equal digests have equal rows below.
         count: how many to choose; all of them where there are fewer.
         seed: another seed, another choice.
+        method: one of ``METHODS``; what it doesn't need may be passed and isn't looked at.
+        embeddings: float32 (N, D), one row for each image.
+        minima, maxima: float32 (N, T), smallest and largest value of each tensor in each image, as
+            ``coverage.Extremes`` collects them.
 
     Raises:
-        UsageError: ``count`` is below 1, or the two sequences differ in length.
-        DataError: there is no image.
+        UsageError: ``count`` is below 1, the method is unknown or lacks what it needs, or lengths differ.
+        DataError: there is no image, or a row holds a NaN or an infinity.
     """
     if count < 1:
         raise UsageError(f"The number of calibration images must be at least 1, but it is {count}.")
-    if len(labels) != len(digests):
+    if labels is not None and len(labels) != len(digests):
         raise UsageError(f"Each image needs a label and a digest, but there are {len(labels)} and {len(digests)}.")
-    if not labels:
+    if not digests:
         raise DataError("Calibration needs images, but the training split is empty; add images or change the split.")
-    members: dict[str, dict[str, int]] = defaultdict(dict)
-    for index, (label, digest) in enumerate(zip(labels, digests, strict=True)):
-        members[label].setdefault(digest, index)
-    shares = _shares({label: len(images) for label, images in members.items()}, count)
-    chosen: list[tuple[str, int]] = []
-    for label, share in shares.items():
-        chosen += sorted(members[label].items(), key=lambda item: _rank(seed, item[0]))[:share]
-    chosen.sort(key=lambda item: _rank(seed, item[0]))
+    images = _different(labels, digests)
+    count = min(count, len(images))
+    ranked = sorted(images, key=lambda index: _rank(seed, digests[index]))
+    if method == "random":
+        indices = ranked[:count]
+    elif method == "stratified":
+        indices = _stratified(labels, ranked, count)
+    elif method == "k-center":
+        rows = _rows(embeddings, "embeddings", method, images, len(digests))
+        indices = [images[row] for row in farthest_first(rows, count)]
+    elif method == "extreme":
+        low = _rows(minima, "minima", method, images, len(digests))
+        high = _rows(maxima, "maxima", method, images, len(digests))
+        _require_ordered(low, high)
+        indices = [images[row] for row in widest_first(low, high, count)]
+    else:
+        raise UsageError(f"The method must be one of {', '.join(METHODS)}, but it is {method!r}.")
+    of_class = Counter(labels[index] for index in indices) if labels is not None else Counter[str]()
     return Selection(
-        method=METHOD,
+        method=method,
         seed=seed,
-        indices=tuple(index for _, index in chosen),
-        digests=tuple(digest for digest, _ in chosen),
-        per_class=shares,
+        indices=tuple(indices),
+        digests=tuple(digests[index] for index in indices),
+        per_class={label: of_class[label] for label in sorted(set(labels or ()))},
     )
+
+
+def _different(labels: Sequence[str] | None, digests: Sequence[str]) -> list[int]:
+    """One index for each image, in the order of the digests; the least label wins where an image has several."""
+    first: dict[str, int] = {}
+    for index in sorted(range(len(digests)), key=lambda index: (digests[index], labels[index] if labels else "")):
+        first.setdefault(digests[index], index)
+    return list(first.values())
+
+
+def _stratified(labels: Sequence[str] | None, ranked: Sequence[int], count: int) -> list[int]:
+    if labels is None:
+        raise UsageError("The method stratified needs labels, but there are none; choose another with method=.")
+    left = _shares(Counter(labels[index] for index in ranked), count)
+    chosen = []
+    for index in ranked:
+        if left[labels[index]] > 0:
+            left[labels[index]] -= 1
+            chosen.append(index)
+    return chosen
+
+
+def _rows(
+    values: NDArray[np.floating[Any]] | None, name: str, method: str, images: Sequence[int], listed: int
+) -> NDArray[np.float32]:
+    """The rows of ``images``, in that order: an order of the listing must not reach the arithmetic."""
+    if values is None:
+        raise UsageError(f"The method {method} needs {name}=, one row for each image, but it is None.")
+    if values.ndim != 2 or len(values) != listed or values.shape[1] == 0:
+        raise UsageError(f"{name} must be ({listed}, at least 1), a row for each image, but it is {values.shape}.")
+    rows = np.asarray(values[list(images)], np.float32)
+    if not np.isfinite(rows).all():
+        raise DataError(
+            f"{name} must be finite, but a row holds NaN or infinity; look for a diverged training and train again."
+        )
+    return rows
+
+
+def _require_ordered(low: NDArray[np.float32], high: NDArray[np.float32]) -> None:
+    if low.shape != high.shape:
+        raise UsageError(f"minima and maxima must be of the same tensors, but are {low.shape[1]} and {high.shape[1]}.")
+    if (low > high).any():
+        raise UsageError("minima must not be above maxima, but some are; look whether the two changed places.")
 
 
 def _rank(seed: int, digest: str) -> bytes:
