@@ -104,6 +104,9 @@ def export(
     max_drop: Annotated[float, typer.Option(help="Refuse an artifact that loses more points of accuracy.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the choice of calibration images.")] = 0,
     calibration_images: Annotated[int, typer.Option(min=1, help="How many images to calibrate with.")] = 200,
+    c_header: Annotated[
+        bool, typer.Option("--c-header", help="Write NAME-w8a8.h too, for TensorFlow Lite Micro.")
+    ] = False,
 ) -> None:
     """Quantize a run to verified artifacts, each measured before it is let out."""
     from edgeclf.cli.tables import artifact_table
@@ -125,6 +128,7 @@ def export(
             max_drop=max_drop,
             seed=seed,
             calibration_images=calibration_images,
+            c_header=c_header,
             progress=progress,
         )
         opened = read_run(run)

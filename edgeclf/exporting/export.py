@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf.exporting import isolation
+from edgeclf.exporting.c_header import c_header as c_header_of
 from edgeclf.exporting.child import ENVIRONMENT
 from edgeclf.exporting.job import Job
 from edgeclf.exporting.measure import certify, golden_of, require_within, run_images
@@ -30,12 +31,13 @@ from edgeclf.exporting.request import (
 from edgeclf.exporting.run_subject import read_subject
 from edgeclf.exporting.subject import Images, Subject
 from edgeclf.exporting.tensors import tensors_of
+from edgeclf.exporting.tflite_metadata import with_metadata
 from edgeclf_calibration import bias_correction
 from edgeclf_calibration.observe import observe
 from edgeclf_calibration.onnx_int8 import optimised, quantize_onnx
 from edgeclf_calibration.ranges import MinMax
 from edgeclf_device.artifact import write_artifact
-from edgeclf_device.atomic import atomic_folder, require_empty
+from edgeclf_device.atomic import atomic_folder, require_empty, write_text
 from edgeclf_device.bundle import Bundle, read_bundle, write_bundle_index
 from edgeclf_device.manifest import Certificate, Container, Manifest, Scheme
 from edgeclf_device.progress import Progress, no_progress
@@ -77,6 +79,7 @@ def export(
     seed: int = 0,
     threads: int = 2,
     timeout_s: float = TIMEOUT_S,
+    c_header: bool = False,
     progress: Progress = no_progress,
 ) -> Bundle:
     """Make every combination of ``formats`` and ``schemes`` from a run, measure and verify each, and write a bundle.
@@ -98,13 +101,15 @@ def export(
         seed: of the choice of the calibration images.
         threads: how many to measure with.
         timeout_s: how long the conversion may take.
+        c_header: write NAME-w8a8.h beside NAME-w8a8.tflite, for TensorFlow Lite Micro.
         progress: shows conversion, observation, measurement and verification.
 
     Returns:
         the bundle as written.
 
     Raises:
-        UsageError: an unknown format or scheme, w8a8 without images, or ``out`` is not empty.
+        UsageError: an unknown format or scheme, w8a8 without images, a header without w8a8 .tflite, or ``out`` is not
+            empty.
         DataError: the images are not where they were, have changed, can't be read or are too few.
         ModelError: the run is damaged or inconsistent, or a converter refuses the model.
         DependencyError: TensorFlow, a converter or an engine is not installed.
@@ -119,6 +124,7 @@ def export(
         seed=seed,
         threads=threads,
         timeout_s=timeout_s,
+        c_header=c_header,
     )
     require_empty(out)
     require_packages(asked.formats)
@@ -138,6 +144,9 @@ def export_subject(subject: Subject, out: Path, asked: Request, *, progress: Pro
         require_within({one.file: one.manifest.certificate for one in artifacts if one.manifest.certificate})
         for artifact in artifacts:
             write_artifact(folder / artifact.file, artifact.model, artifact.manifest)
+            if asked.c_header and artifact.file.endswith("-w8a8.tflite"):
+                path = (folder / artifact.file).with_suffix(".h")
+                write_text(path, c_header_of(artifact.model, artifact.manifest))
         write_bundle_index(folder, name=subject.name, files=[artifact.file for artifact in artifacts])
         verify(folder, progress=progress).raise_if_failed()
     return read_bundle(out)
@@ -165,14 +174,25 @@ def _models(task: _Task, conversion: str) -> Iterator[tuple[Container, Scheme, b
     """The models that one conversion gives: itself where it was asked for, and w8a8 ONNX from fp32 ONNX."""
     model = Job.path_of(task.work, conversion).read_bytes()
     if conversion == "tflite-w8a8":
-        yield "tflite", "w8a8", model
+        yield "tflite", "w8a8", _described(model, task.subject)
     elif conversion == "tflite-fp32":
-        yield "tflite", "fp32", model
+        yield "tflite", "fp32", _described(model, task.subject)
     else:
         if "fp32" in task.asked.schemes:
             yield "onnx", "fp32", model
         if task.calibration is not None:
             yield "onnx", "w8a8", _quantized(model, task.calibration.pixels, task)
+
+
+def _described(model: bytes, subject: Subject) -> bytes:
+    """The .tflite model with what other tools read of it."""
+    licences = "; ".join(f"{what}: {licence}" for what, licence in subject.provenance.get("licences", {}).items())
+    return with_metadata(
+        model,
+        name=subject.name,
+        description=f"Tells {len(subject.labels)} classes of images apart.",
+        licence=licences or None,
+    )
 
 
 def _quantized(model: bytes, pixels: NDArray[np.uint8], task: _Task) -> bytes:

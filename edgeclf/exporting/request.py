@@ -29,6 +29,7 @@ class Request:
     seed: int = 0
     threads: int = 2
     timeout_s: float = TIMEOUT_S
+    c_header: bool = False
 
     @property
     def conversions(self) -> tuple[str, ...]:
@@ -41,7 +42,8 @@ def request(formats: Sequence[str], schemes: Sequence[str], **options: Any) -> R
     """A request with ``formats`` and ``schemes`` checked, ordered and without repetitions.
 
     Raises:
-        UsageError: an unknown format or scheme, or none; fewer than one thread or calibration image; a negative drop.
+        UsageError: an unknown format or scheme, or none; fewer than one thread or calibration image; a negative drop; a
+            header without w8a8 .tflite.
     """
     made = Request(
         formats=cast("tuple[Container, ...]", _among("format", formats, FORMATS)),
@@ -53,6 +55,11 @@ def request(formats: Sequence[str], schemes: Sequence[str], **options: Any) -> R
             raise UsageError(f"{name} must be at least 1, but it is {getattr(made, name)}.")
     if not 0 <= made.max_drop_points <= 100:
         raise UsageError(f"max_drop must be from 0 to 100 points, but it is {made.max_drop_points}.")
+    if made.c_header and not ("tflite" in made.formats and "w8a8" in made.schemes):
+        raise UsageError(
+            "A C header holds the w8a8 .tflite model, which alone TensorFlow Lite Micro runs, but "
+            f"{', '.join(made.formats)} in {', '.join(made.schemes)} was asked for; add format tflite and scheme w8a8."
+        )
     return made
 
 

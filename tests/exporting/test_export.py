@@ -67,6 +67,22 @@ def test_the_calibration_images_are_training_images(bundle, subject):
     assert record == read_artifact(bundle.folder / "klein-w8a8.tflite").manifest.calibration
 
 
+def test_a_tflite_artifact_names_its_labels_to_other_tools_and_a_c_header_is_written_on_request(
+    bundle, run_folder, tmp_path
+):
+    made = export(run_folder, tmp_path / "out", formats=["tflite"], schemes=["w8a8"], c_header=True)
+    assert entries(made.folder) == ["bundle.json", "klein-w8a8.h", "klein-w8a8.tflite"]
+    artifact = read_artifact(made.folder / "klein-w8a8.tflite")
+    assert b"TFLITE_METADATA" in artifact.model
+    assert artifact.digest in (made.folder / "klein-w8a8.h").read_text("ascii")
+    assert artifact.model == read_artifact(bundle.folder / "klein-w8a8.tflite").model
+
+
+def test_a_c_header_without_the_model_it_holds_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="add format tflite and scheme w8a8"):
+        export(tmp_path / "no run", tmp_path / "out", schemes=["fp32"], c_header=True)
+
+
 def test_an_artifact_alone_classifies_a_frame(bundle, subject):
     for file in FILES:
         with Classifier.open(bundle.folder / file) as classify:
