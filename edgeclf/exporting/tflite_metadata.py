@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from edgeclf_calibration.tflite_file import ALIGNMENT, AlignedBuffer
 from edgeclf_device.engines import missing
 from edgeclf_device.errors import ModelError
 
 ENTRY = b"TFLITE_METADATA"
-ALIGNMENT = 16
-"""Of every buffer's first byte, in bytes: schema.fbs demands it and TensorFlow's own converter does not keep to it."""
 
 _MODEL_IDENTIFIER, _METADATA_IDENTIFIER = b"TFL3", b"M001"
 _PARSER_VERSION = "1.0.0"
@@ -53,23 +52,6 @@ class _Table:
 
     kind: str
     values: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _AlignedBuffer:
-    """Stands for the object API's BufferT, whose Pack lets data begin anywhere."""
-
-    data: bytes | None
-
-    def Pack(self, builder: Any) -> int:  # noqa: N802 - the object API calls it
-        vector = None
-        if self.data is not None:
-            builder.Prep(ALIGNMENT, len(self.data))
-            vector = builder.CreateByteVector(self.data)
-        builder.StartObject(1)
-        if vector is not None:
-            builder.PrependUOffsetTRelativeSlot(0, vector, 0)
-        return int(builder.EndObject())
 
 
 def with_metadata(
@@ -216,14 +198,14 @@ def _pack_child(builder: Any, value: str | _Table | list[float] | list[_Table]) 
 
 def _put(parsed: Any, schema: Any, metadata: bytes) -> None:
     """Give the entry its buffer, the one it had or a new last one, and align all."""
-    buffers = [_AlignedBuffer(data=None if one.data is None else bytes(one.data)) for one in parsed.buffers]
+    buffers = [AlignedBuffer(data=None if one.data is None else bytes(one.data)) for one in parsed.buffers]
     entries = parsed.metadata = list(parsed.metadata or [])
     entry = next((one for one in entries if one.name == ENTRY), None)
     if entry is None:
         entry = schema.MetadataT(name=ENTRY, buffer=len(buffers))
         entries.append(entry)
-        buffers.append(_AlignedBuffer(data=None))
-    buffers[entry.buffer] = _AlignedBuffer(data=metadata)
+        buffers.append(AlignedBuffer(data=None))
+    buffers[entry.buffer] = AlignedBuffer(data=metadata)
     parsed.buffers = buffers
 
 

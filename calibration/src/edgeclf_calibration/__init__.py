@@ -8,9 +8,11 @@ from edgeclf_calibration.doubts import Stability, image_doubts, range_doubts, ra
 from edgeclf_calibration.estimators import ESTIMATORS, Entropy, MeanSquaredError, Percentile
 from edgeclf_calibration.histograms import Histogram, Histograms
 from edgeclf_calibration.observe import anchored, observe
+from edgeclf_calibration.observe_tflite import LastTensors, counterparts, observe_tflite
 from edgeclf_calibration.onnx_int8 import optimised, quantize_onnx
 from edgeclf_calibration.ranges import Estimator, MinMax, MovingAverage, Observer, Range
 from edgeclf_calibration.selection import METHODS, Selection, choose
+from edgeclf_calibration.tflite_int8 import quantize_tflite
 
 __all__ = [
     "ESTIMATORS",
@@ -21,6 +23,7 @@ __all__ = [
     "Extremes",
     "Histogram",
     "Histograms",
+    "LastTensors",
     "MeanSquaredError",
     "MinMax",
     "MovingAverage",
@@ -32,10 +35,13 @@ __all__ = [
     "anchored",
     "choose",
     "corrected",
+    "counterparts",
     "image_doubts",
     "observe",
+    "observe_tflite",
     "optimised",
     "quantize_onnx",
+    "quantize_tflite",
     "range_doubts",
     "range_stability",
 ]

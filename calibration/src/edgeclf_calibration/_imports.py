@@ -26,11 +26,20 @@ def import_onnxruntime() -> Any:
     return _import("onnxruntime")
 
 
-def _import(name: str) -> Any:
+def import_quantizer(module: str) -> Any:
+    """Import a module of ai-edge-quantizer.
+
+    Raises:
+        DependencyError: it is not installed.
+    """
+    return _import(f"ai_edge_quantizer.{module}", extra="litert")
+
+
+def _import(name: str, *, extra: str = "onnxruntime") -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise DependencyError(
-            f"Quantizing an ONNX model needs {name}, which does not import here ({error}): "
-            'pip install "edgeclf-calibration[onnxruntime]".'
+            f"Quantizing this kind of model needs {name}, which does not import here ({error}): "
+            f'pip install "edgeclf-calibration[{extra}]".'
         ) from error

@@ -1,0 +1,113 @@
+"""Reads .tflite files through TensorFlow Lite's schema: operators, tensors, constants. Lays buffers as it asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclf_device.engines import missing
+from edgeclf_device.errors import ModelError, first_line
+
+ALIGNMENT = 16
+"""Of every buffer's first byte, in bytes: schema.fbs demands it and TensorFlow's own converter does not keep to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """A tensor of a .tflite file.
+
+    Attributes:
+        name: unique in the file.
+        index: the interpreter's number for it.
+        is_float: whether it is float32.
+        values: of a constant; None where an operator or the caller gives them.
+    """
+
+    name: str
+    index: int
+    is_float: bool
+    values: NDArray[Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """An operator of a .tflite file, ``kind`` as the schema spells it (``CONV_2D``); optional inputs may be absent."""
+
+    kind: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+def read_file(model: bytes) -> Any:
+    """The parsed content of .tflite bytes: a ``ModelT`` of TensorFlow Lite's schema, with one graph.
+
+    Raises:
+        DependencyError: ai-edge-litert is not installed.
+        ModelError: the bytes are no TensorFlow Lite model, or it has more than one graph.
+    """
+    try:
+        from ai_edge_litert.tools import flatbuffer_utils
+    except ImportError as error:
+        raise missing("litert", error) from error
+    try:
+        file = flatbuffer_utils.read_model_from_bytearray(model)
+        (_,) = file.subgraphs
+    except Exception as error:  # the reader raises whatever the damaged part caused
+        raise ModelError(
+            f"The model must be a TensorFlow Lite file with one graph, but reading it gave: {first_line(error)}; "
+            "export it again."
+        ) from error
+    return file
+
+
+def operators(file: Any) -> tuple[Operator, ...]:
+    """The operators of a parsed file, in the order in which they run."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    (graph,) = file.subgraphs
+    tensors = [_tensor(index, tensor, file.buffers) for index, tensor in enumerate(graph.tensors)]
+    return tuple(
+        Operator(
+            kind=str(flatbuffer_utils.opcode_to_name(file, operator.opcodeIndex)),
+            inputs=tuple(tensors[index] for index in operator.inputs if index >= 0),
+            outputs=tuple(tensors[index] for index in operator.outputs),
+        )
+        for operator in graph.operators
+    )
+
+
+def _tensor(index: int, tensor: Any, buffers: Any) -> Tensor:
+    from ai_edge_litert.schema_py_generated import TensorType
+
+    data, is_float = buffers[tensor.buffer].data, tensor.type == TensorType.FLOAT32
+    values = None if data is None or len(data) == 0 else np.frombuffer(data, np.float32 if is_float else np.uint8)
+    if values is not None and is_float:
+        values = values.reshape(() if tensor.shape is None else tuple(tensor.shape))
+    return Tensor(name=tensor.name.decode(), index=index, is_float=is_float, values=values)
+
+
+def float_tensors(graph: tuple[Operator, ...]) -> dict[str, int]:
+    """Interpreter's number of every float tensor that the caller gives or an operator computes, by name."""
+    tensors = (tensor for operator in graph for tensor in (*operator.inputs, *operator.outputs))
+    return {tensor.name: tensor.index for tensor in tensors if tensor.is_float and tensor.values is None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignedBuffer:
+    """Stands for the schema's BufferT, whose Pack lets data begin anywhere."""
+
+    data: bytes | None
+
+    def Pack(self, builder: Any) -> int:  # noqa: N802 - the schema's classes call it
+        """Write the buffer; its offset."""
+        vector = None
+        if self.data is not None:
+            builder.Prep(ALIGNMENT, len(self.data))
+            vector = builder.CreateByteVector(self.data)
+        builder.StartObject(1)
+        if vector is not None:
+            builder.PrependUOffsetTRelativeSlot(0, vector, 0)
+        return int(builder.EndObject())
