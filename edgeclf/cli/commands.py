@@ -100,7 +100,9 @@ def export(
         Path | None, typer.Option(help="Images to calibrate with, and to judge by where the run has none.")
     ] = None,
     format_: Annotated[list[str] | None, typer.Option("--format", help="tflite or onnx; default: both.")] = None,
-    scheme: Annotated[list[str] | None, typer.Option(help="fp32 or w8a8; default: both.")] = None,
+    scheme: Annotated[
+        list[str] | None, typer.Option(help="fp32, fp16, w8a32, w8a8 or w8a16; default: fp32 and w8a8.")
+    ] = None,
     max_drop: Annotated[float, typer.Option(help="Refuse an artifact that loses more points of accuracy.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the choice of calibration images.")] = 0,
     calibration_images: Annotated[int, typer.Option(min=1, help="How many images to calibrate with.")] = 200,
@@ -112,7 +114,7 @@ def export(
     from edgeclf.cli.tables import artifact_table
     from edgeclf.exporting.export import export as export_run
     from edgeclf.exporting.measure import ungated
-    from edgeclf.exporting.request import FORMATS, SCHEMES
+    from edgeclf.exporting.request import DEFAULT_SCHEMES, FORMATS
     from edgeclf.report.measured import measured
     from edgeclf.report.report import write_report
     from edgeclf.training.run import read_run
@@ -124,7 +126,7 @@ def export(
             out,
             calibration=calibration,
             formats=tuple(format_ or FORMATS),
-            schemes=tuple(scheme or SCHEMES),
+            schemes=tuple(scheme or DEFAULT_SCHEMES),
             max_drop=max_drop,
             seed=seed,
             calibration_images=calibration_images,

@@ -78,6 +78,25 @@ def tflite_fp32(source: Source) -> bytes:
     return _converted(_converter(source, source.keras_model, "uint8"))
 
 
+def tflite_fp16(source: Source) -> bytes:
+    """A .tflite model with float16 weights; a processor computes in float32, a GPU delegate may compute in float16."""
+    import tensorflow as tf
+
+    converter = _converter(source, source.keras_model, "uint8")
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+    return _converted(converter)
+
+
+def tflite_w8a32(source: Source) -> bytes:
+    """A .tflite model with int8 weights whose activations are float32, quantized as they come in its inner loops."""
+    import tensorflow as tf
+
+    converter = _converter(source, source.keras_model, "uint8")
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    return _converted(converter)
+
+
 def tflite_w8a8(source: Source) -> bytes:
     """A .tflite model with int8 inside and uint8 at both ends, calibrated by TensorFlow on the source's pixels.
 
@@ -90,10 +109,8 @@ def tflite_w8a8(source: Source) -> bytes:
     """
     import tensorflow as tf
 
-    if source.calibration is None:
-        raise DataError("Static int8 needs calibration images, but there are none; export from a run with images.")
     rescaling, network = _split_rescaling(source.keras_model)
-    images = _Images(pixels=source.calibration, rescaling=rescaling)
+    images = _Images(pixels=_calibration(source), rescaling=rescaling)
     network = keras_bias.corrected(network, images[: keras_bias.MEAN_IMAGES])
     converter = _converter(source, network, images.dtype)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -105,6 +122,39 @@ def tflite_w8a8(source: Source) -> bytes:
     if rescaling is not None:
         _check_input(model, rescaling)
     return model
+
+
+def tflite_w8a16(source: Source) -> bytes:
+    """A .tflite model with int8 weights and int16 activations; float32 at both ends, the input holding pixels 0 to 255.
+
+    Raises:
+        DataError: there are no calibration pixels.
+        ModelError: a layer has no such form.
+    """
+    import keras
+    import tensorflow as tf
+
+    pixels = _calibration(source)
+    rescaling, network = _split_rescaling(source.keras_model)
+    first = _Rescaling(scale=1.0, offset=0.0) if rescaling is None else rescaling
+    network = keras_bias.corrected(network, first.of(pixels[: keras_bias.MEAN_IMAGES]))
+    # A float input: a cast from uint8, which the trained network begins with, has no form with 16-bit activations.
+    image = keras.Input(source.shape, dtype="float32")
+    whole = keras.Model(image, network(keras.layers.Rescaling(first.scale, offset=first.offset)(image)))
+    images = _Images(pixels=pixels, rescaling=_Rescaling(scale=1.0, offset=0.0))
+    converter = _converter(source, whole, images.dtype)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([images[place : place + 1]] for place in range(len(images)))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8]
+    return _converted(converter)
+
+
+def _calibration(source: Source) -> NDArray[np.uint8]:
+    if source.calibration is None:
+        raise DataError(
+            "Static quantization needs calibration images, but there are none; export from a run with images."
+        )
+    return source.calibration
 
 
 def onnx_fp32(source: Source) -> bytes:
@@ -141,7 +191,10 @@ def _erfc_as_erf(graph: Any, node: Any, name: str, _arguments: list[Any]) -> Non
 
 CONVERTERS: dict[str, Callable[[Source], bytes]] = {
     "tflite-fp32": tflite_fp32,
+    "tflite-fp16": tflite_fp16,
+    "tflite-w8a32": tflite_w8a32,
     "tflite-w8a8": tflite_w8a8,
+    "tflite-w8a16": tflite_w8a16,
     "onnx-fp32": onnx_fp32,
 }
 

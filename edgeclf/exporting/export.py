@@ -20,9 +20,10 @@ from edgeclf.exporting.measure import certify, golden_of, require_within, run_im
 from edgeclf.exporting.preparation import Calibration, Yardstick, choose_calibration, job_of, yardstick_of
 from edgeclf.exporting.request import (
     CALIBRATION_IMAGES,
+    DEFAULT_SCHEMES,
     FORMATS,
     MAX_DROP_POINTS,
-    SCHEMES,
+    STATIC,
     TIMEOUT_S,
     Request,
     request,
@@ -35,6 +36,7 @@ from edgeclf.exporting.tflite_metadata import with_metadata
 from edgeclf_calibration import bias_correction
 from edgeclf_calibration.observe import observe
 from edgeclf_calibration.onnx_int8 import optimised, quantize_onnx
+from edgeclf_calibration.onnx_weights import half_precision, quantize_weights
 from edgeclf_calibration.ranges import MinMax
 from edgeclf_device.artifact import write_artifact
 from edgeclf_device.atomic import atomic_folder, require_empty, write_text
@@ -73,7 +75,7 @@ def export(
     *,
     calibration: Path | None = None,
     formats: Sequence[str] = FORMATS,
-    schemes: Sequence[str] = SCHEMES,
+    schemes: Sequence[str] = DEFAULT_SCHEMES,
     calibration_images: int = CALIBRATION_IMAGES,
     max_drop: float = MAX_DROP_POINTS,
     seed: int = 0,
@@ -88,15 +90,16 @@ def export(
 
     A run without images of its own, such as a stock classifier, is calibrated on half of the images of
     ``calibration`` and judged on the other half. Without labels the agreement with the Keras model is measured but no
-    accuracy, so no gate is applied; without images fp32 alone can be made. ``ungated`` says so of a bundle.
+    accuracy, so no gate is applied; without images neither w8a8 nor w8a16 can be made. ``ungated`` says so of a
+    bundle.
 
     Args:
         run: folder of a training.
         out: folder of the bundle; new or empty.
         calibration: a folder of images or a listing to calibrate with, not with the run's training split.
         formats: ``tflite``, ``onnx``.
-        schemes: ``fp32``, ``w8a8``.
-        calibration_images: how many images calibrate w8a8; all where there are fewer.
+        schemes: ``fp32``, ``fp16``, ``w8a32``, ``w8a8``, ``w8a16`` (.tflite alone).
+        calibration_images: how many images calibrate w8a8 and w8a16; all where there are fewer.
         max_drop: points of accuracy that an artifact may lose against the Keras model.
         seed: of the choice of the calibration images.
         threads: how many to measure with.
@@ -108,8 +111,8 @@ def export(
         the bundle as written.
 
     Raises:
-        UsageError: an unknown format or scheme, w8a8 without images, a header without w8a8 .tflite, or ``out`` is not
-            empty.
+        UsageError: an unknown format or scheme, or one that lacks images or its format; a header without w8a8 .tflite;
+            ``out`` is not empty.
         DataError: the images are not where they were, have changed, can't be read or are too few.
         ModelError: the run is damaged or inconsistent, or a converter refuses the model.
         DependencyError: TensorFlow, a converter or an engine is not installed.
@@ -133,7 +136,7 @@ def export(
 
 def export_subject(subject: Subject, out: Path, asked: Request, *, progress: Progress = no_progress) -> Bundle:
     """As ``export``, for a model and images that are at hand."""
-    calibration = choose_calibration(subject, asked) if "w8a8" in asked.schemes else None
+    calibration = choose_calibration(subject, asked) if asked.calibrated else None
     with atomic_folder(out) as folder:
         work = folder / _WORK
         work.mkdir()
@@ -171,17 +174,24 @@ def _artifacts(task: _Task) -> Generator[_Artifact]:
 
 
 def _models(task: _Task, conversion: str) -> Iterator[tuple[Container, Scheme, bytes]]:
-    """The models that one conversion gives: itself where it was asked for, and w8a8 ONNX from fp32 ONNX."""
+    """The models that one conversion gives: itself, or every ONNX scheme asked for from fp32 ONNX."""
     model = Job.path_of(task.work, conversion).read_bytes()
-    if conversion == "tflite-w8a8":
-        yield "tflite", "w8a8", _described(model, task.subject)
-    elif conversion == "tflite-fp32":
-        yield "tflite", "fp32", _described(model, task.subject)
+    if conversion == "onnx-fp32":
+        for scheme in task.asked.schemes:
+            yield "onnx", scheme, _onnx(model, scheme, task)
     else:
-        if "fp32" in task.asked.schemes:
-            yield "onnx", "fp32", model
-        if task.calibration is not None:
-            yield "onnx", "w8a8", _quantized(model, task.calibration.pixels, task)
+        scheme = next(one for one in task.asked.schemes if conversion == f"tflite-{one}")
+        yield "tflite", scheme, _described(model, task.subject)
+
+
+def _onnx(model: bytes, scheme: Scheme, task: _Task) -> bytes:
+    if scheme == "fp16":
+        return half_precision(model)
+    if scheme == "w8a32":
+        return quantize_weights(model)
+    if scheme == "w8a8" and task.calibration is not None:
+        return _quantized(model, task.calibration.pixels, task)
+    return model
 
 
 def _described(model: bytes, subject: Subject) -> bytes:
@@ -205,7 +215,7 @@ def _measured(task: _Task, container: Container, scheme: Scheme, model: bytes, y
     """Run the model on the golden input and on the images that judge, and describe it."""
     subject = task.subject
     tensors = tensors_of(model, container, scheme)
-    calibration = task.calibration if scheme == "w8a8" else None
+    calibration = task.calibration if scheme in STATIC else None
     manifest = Manifest(
         name=subject.name,
         container=container,

@@ -28,7 +28,7 @@ _PROBE_IMAGES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The images that calibrate w8a8, anchored, and the record of their choice."""
+    """The images that calibrate static schemes, anchored, and the record of their choice."""
 
     pixels: NDArray[np.uint8]
     record: dict[str, Any]
@@ -43,7 +43,7 @@ class Yardstick:
 
 
 def choose_calibration(subject: Subject, asked: Request) -> Calibration:
-    """Choose the images that calibrate w8a8.
+    """Choose the images that calibrate the static schemes.
 
     Raises:
         UsageError: the subject has none.
@@ -51,8 +51,8 @@ def choose_calibration(subject: Subject, asked: Request) -> Calibration:
     images = subject.calibration
     if images is None:
         raise UsageError(
-            f"w8a8 needs images to calibrate with, but the run of {subject.name} has none; name a folder with "
-            "--calibration, or leave w8a8 out with --scheme fp32."
+            f"{' and '.join(asked.calibrated)} must be calibrated with images, but the run of {subject.name} has none; "
+            "name a folder with --calibration, or ask for other schemes, such as --scheme fp32."
         )
     labels = [images.split] * len(images) if images.true is None else [subject.labels[one] for one in images.true]
     selection = choose(labels, images.digests, count=asked.calibration_images, seed=asked.seed)

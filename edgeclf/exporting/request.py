@@ -12,7 +12,11 @@ from edgeclf_device.errors import DependencyError, UsageError
 from edgeclf_device.manifest import Container, Scheme
 
 FORMATS: tuple[Container, ...] = get_args(Container)
-SCHEMES: tuple[Scheme, ...] = ("fp32", "w8a8")
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+DEFAULT_SCHEMES: tuple[Scheme, ...] = ("fp32", "w8a8")
+STATIC: tuple[Scheme, ...] = ("w8a8", "w8a16")
+"""Schemes with activations in integers, whose ranges are calibrated."""
+
 CALIBRATION_IMAGES = 200
 MAX_DROP_POINTS = 1.0
 TIMEOUT_S = 1800.0
@@ -23,7 +27,7 @@ class Request:
     """What was asked for; see ``edgeclf.exporting.export``."""
 
     formats: tuple[Container, ...] = FORMATS
-    schemes: tuple[Scheme, ...] = SCHEMES
+    schemes: tuple[Scheme, ...] = DEFAULT_SCHEMES
     calibration_images: int = CALIBRATION_IMAGES
     max_drop_points: float = MAX_DROP_POINTS
     seed: int = 0
@@ -32,8 +36,13 @@ class Request:
     c_header: bool = False
 
     @property
+    def calibrated(self) -> tuple[Scheme, ...]:
+        """The schemes that need calibration images."""
+        return tuple(scheme for scheme in self.schemes if scheme in STATIC)
+
+    @property
     def conversions(self) -> tuple[str, ...]:
-        """What the child process must convert to; static int8 ONNX is made from float ONNX without it."""
+        """What the child process must convert to; every other ONNX scheme is made from float ONNX without it."""
         tflite = [f"tflite-{scheme}" for scheme in self.schemes if "tflite" in self.formats]
         return (*tflite, "onnx-fp32") if "onnx" in self.formats else tuple(tflite)
 
@@ -42,8 +51,8 @@ def request(formats: Sequence[str], schemes: Sequence[str], **options: Any) -> R
     """A request with ``formats`` and ``schemes`` checked, ordered and without repetitions.
 
     Raises:
-        UsageError: an unknown format or scheme, or none; fewer than one thread or calibration image; a negative drop; a
-            header without w8a8 .tflite.
+        UsageError: an unknown format or scheme, or none; a scheme that a format lacks; fewer than one thread or
+            calibration image; a negative drop; a header without w8a8 .tflite.
     """
     made = Request(
         formats=cast("tuple[Container, ...]", _among("format", formats, FORMATS)),
@@ -55,6 +64,11 @@ def request(formats: Sequence[str], schemes: Sequence[str], **options: Any) -> R
             raise UsageError(f"{name} must be at least 1, but it is {getattr(made, name)}.")
     if not 0 <= made.max_drop_points <= 100:
         raise UsageError(f"max_drop must be from 0 to 100 points, but it is {made.max_drop_points}.")
+    if "w8a16" in made.schemes and "onnx" in made.formats:
+        raise UsageError(
+            "w8a16 exists in .tflite alone: ONNX Runtime has no convolutions with 16-bit activations; name the format "
+            "tflite alone, or leave w8a16 out."
+        )
     if made.c_header and not ("tflite" in made.formats and "w8a8" in made.schemes):
         raise UsageError(
             "A C header holds the w8a8 .tflite model, which alone TensorFlow Lite Micro runs, but "

@@ -13,15 +13,16 @@ from edgeclf_device.quantization import Quantization
 
 
 def tensors_of(model: bytes, container: Container, scheme: Scheme) -> tuple[Tensor, Tensor]:
-    """The manifest's input and output of a model; the input's uint8 values are the pixels as they are.
+    """The manifest's input and output of a model; the input's values are the pixels as they are, in float32 for w8a16.
 
     Raises:
-        ModelError: the input is not uint8, or a static int8 .tflite model still holds float tensors.
+        ModelError: the input is of another type, or a static int8 .tflite model still holds float tensors.
         DependencyError: the container's engine is not installed.
     """
     image, scores = _tflite(model, scheme) if container == "tflite" else _other(model, container)
-    if image.dtype != "uint8":
-        raise ModelError(f"The model must take pixels as uint8, but the converter made its input {image.dtype}.")
+    wanted = "float32" if scheme == "w8a16" else "uint8"
+    if image.dtype != wanted:
+        raise ModelError(f"The model must take pixels as {wanted}, but the converter made its input {image.dtype}.")
     return image, scores
 
 

@@ -78,6 +78,27 @@ def test_a_tflite_artifact_names_its_labels_to_other_tools_and_a_c_header_is_wri
     assert artifact.model == read_artifact(bundle.folder / "klein-w8a8.tflite").model
 
 
+def test_every_other_scheme_is_made_measured_and_opened_by_a_classifier(run_folder, subject, tmp_path):
+    made = export(run_folder, tmp_path / "a", schemes=["fp16", "w8a32"])
+    assert [entry.file for entry in made.artifacts] == [
+        *("klein-fp16.tflite", "klein-w8a32.tflite", "klein-fp16.onnx", "klein-w8a32.onnx"),
+    ]
+    also = export(run_folder, tmp_path / "b", formats=["tflite"], schemes=["w8a16"])
+    for bundle in (made, also):
+        for entry in bundle.artifacts:
+            manifest = read_artifact(bundle.path(entry)).manifest
+            assert manifest.certificate.agreement == 1, entry.file
+            assert manifest.inputs[0].dtype == ("float32" if entry.scheme == "w8a16" else "uint8")
+            assert (manifest.calibration is not None) == (entry.scheme == "w8a16")
+            with Classifier.open(bundle.path(entry)) as classify:
+                assert classify(subject.judging.pixels[subject.judging.rows[0]]).label in manifest.labels
+
+
+def test_16_bit_activations_in_onnx_are_refused_with_the_reason(tmp_path):
+    with pytest.raises(UsageError, match=r"exists in \.tflite alone"):
+        export(tmp_path / "no run", tmp_path / "out", schemes=["w8a16"])
+
+
 def test_a_c_header_without_the_model_it_holds_is_refused(tmp_path):
     with pytest.raises(UsageError, match="add format tflite and scheme w8a8"):
         export(tmp_path / "no run", tmp_path / "out", schemes=["fp32"], c_header=True)

@@ -73,7 +73,7 @@ def test_scores_of_another_model_are_refused():
     ("formats", "schemes", "options", "message"),
     [
         (["tflite", "torch"], ["fp32"], {}, "one of tflite, onnx, but torch"),
-        (["onnx"], ["int4"], {}, "one of fp32, w8a8, but int4"),
+        (["onnx"], ["int4"], {}, "one of fp32, fp16, w8a32, w8a8, w8a16, but int4"),
         ([], ["fp32"], {}, "none was named"),
         (["onnx"], ["fp32"], {"threads": 0}, "threads must be at least 1"),
         (["onnx"], ["fp32"], {"calibration_images": 0}, "calibration_images must be at least 1"),

@@ -10,6 +10,7 @@ from edgeclf_calibration.histograms import Histogram, Histograms
 from edgeclf_calibration.observe import anchored, observe
 from edgeclf_calibration.observe_tflite import LastTensors, counterparts, observe_tflite
 from edgeclf_calibration.onnx_int8 import optimised, quantize_onnx
+from edgeclf_calibration.onnx_weights import half_precision, quantize_weights
 from edgeclf_calibration.ranges import Estimator, MinMax, MovingAverage, Observer, Range
 from edgeclf_calibration.selection import METHODS, Selection, choose
 from edgeclf_calibration.tflite_int8 import quantize_tflite
@@ -36,12 +37,14 @@ __all__ = [
     "choose",
     "corrected",
     "counterparts",
+    "half_precision",
     "image_doubts",
     "observe",
     "observe_tflite",
     "optimised",
     "quantize_onnx",
     "quantize_tflite",
+    "quantize_weights",
     "range_doubts",
     "range_stability",
 ]
