@@ -1,4 +1,4 @@
-"""Every backbone on real images: trained for a few epochs, exported in fp32 and w8a8 to both formats, and run.
+"""Every backbone on real images: trained for a few epochs, exported to every scheme and format, and run.
 
 Real photographs of clothes (Fashion-MNIST, four classes, a few hundred images), small and short: this shows that each
 network learns, quantizes and runs, not how good it can become. Networks whose ImageNet weights do not come in a package
@@ -32,9 +32,18 @@ PER_CLASS = 120
 MIN_ACCURACY = 0.5
 """Chance is 0.25."""
 
+DOCS = Path(__file__).parents[1] / "docs" / "reference" / "schemes.md"
 SMALL = {"cnn": 28, "vit_tiny": 32}
 SIZE = 64
 PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+SCHEMES_OF = {"tflite": ("fp32", "fp16", "w8a32", "w8a8", "w8a16"), "onnx": ("fp32", "fp16", "w8a32", "w8a8")}
+PAGE = """# What every backbone exports to
+
+Written by `benchmarks/backbones.py` (`make full`); do not edit. Each backbone was trained for a few epochs on 288
+photographs of clothes in four classes, exported to every scheme and format, and run on 120 others. Numbers: percent of
+those with the same label as the Keras model gives. A network trained so briefly is unsure of many images, so they are
+lower than those of a network worth shipping; `edgeclf export` measures yours.
+"""
 SCRATCH = ["weights=none", "train.epochs=12", "train.learning_rate=5e-4", "train.fine_tune_from=all"]
 
 
@@ -70,22 +79,45 @@ def go(name: str, data: Path, folder: Path) -> dict[str, Any]:
         "train_s": round(time.perf_counter() - begin, 1),
         "artifacts": {},
     }
-    for container in ("tflite", "onnx"):
-        for scheme in ("fp32", "w8a8"):
-            made["artifacts"][f"{scheme}.{container}"] = _exported(run.folder, folder, name, container, scheme)
+    for container, schemes in SCHEMES_OF.items():
+        made["artifacts"] |= _exported(run.folder, folder / f"{name}-{container}", container, schemes)
     made["kept"] = made["accuracy"] >= MIN_ACCURACY
     return made
 
 
-def _exported(run: Path, folder: Path, name: str, container: str, scheme: str) -> dict[str, Any]:
-    out = folder / f"{name}-{scheme}-{container}"
+def _exported(run: Path, out: Path, container: str, schemes: tuple[str, ...]) -> dict[str, Any]:
+    """What was measured of each artifact; where one is refused, each is made alone, and the refusal kept."""
     try:
-        bundle = export(run, out, formats=(container,), schemes=(scheme,), max_drop=100)
+        bundle = export(run, out, formats=(container,), schemes=schemes, max_drop=100)
     except EdgeclfError as error:
-        return {"refused": str(error)}
-    certificate = read_artifact(bundle.path(bundle.artifacts[0])).manifest.certificate
-    assert certificate is not None
-    return {"accuracy": certificate.accuracy, "agreement": certificate.agreement}
+        if len(schemes) == 1:
+            return {f"{schemes[0]}.{container}": {"refused": str(error)}}
+        alone = (_exported(run, out.with_name(f"{out.name}-{one}"), container, (one,)) for one in schemes)
+        return {file: made for one in alone for file, made in one.items()}
+    found = {}
+    for entry in bundle.artifacts:
+        certificate = read_artifact(bundle.path(entry)).manifest.certificate
+        assert certificate is not None
+        found[f"{entry.scheme}.{container}"] = {"accuracy": certificate.accuracy, "agreement": certificate.agreement}
+    return found
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """The table of the reference, in Markdown."""
+    files = [f"{scheme}.{container}" for container, schemes in SCHEMES_OF.items() for scheme in schemes]
+    reasons: list[str] = []
+
+    def cell(made: dict[str, Any]) -> str:
+        if "refused" not in made:
+            return f"{100 * made['agreement']:.0f}"
+        if made["refused"] not in reasons:
+            reasons.append(made["refused"])
+        return f"[{reasons.index(made['refused']) + 1}]"
+
+    lines = [f"| {' | '.join([row['backbone'], *(cell(row['artifacts'][file]) for file in files)])} |" for row in rows]
+    notes = [f"- [{number}] {reason}" for number, reason in enumerate(reasons, 1)]
+    head = [f"| {' | '.join(['backbone', *files])} |", f"|{'---|' * (1 + len(files))}"]
+    return "\n".join([PAGE, *head, *lines, "", *(notes or ["Nothing is refused."]), ""])
 
 
 def main() -> None:
@@ -109,6 +141,8 @@ def main() -> None:
                 f"same label as Keras: {', '.join(cells)}",
                 flush=True,
             )
+    if arguments.names == list(BACKBONES):
+        DOCS.write_text(page(rows), encoding="utf-8")
     write_record(arguments.json, chance=1 / len(CLASSES), min_accuracy=MIN_ACCURACY, backbones=rows)
     if not all(row["kept"] for row in rows):
         sys.exit("A backbone did not beat chance clearly; see NOT KEPT above.")

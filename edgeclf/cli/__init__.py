@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from edgeclf.cli import commands, device
 from edgeclf.cli.app import app
@@ -14,4 +15,22 @@ def main() -> None:
     """Run the command line."""
     # TensorFlow reads it when it is imported; its own lines would bury the progress bars.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if _reader_went_away(end):
+            from edgeclf_device.cli import BROKEN_PIPE
+
+            raise SystemExit(BROKEN_PIPE) from None
+        raise
+
+
+def _reader_went_away(end: SystemExit) -> bool:
+    """Whether nobody reads stdout any more (`| head`), as Typer or Rich found before it gave up, or as is found now."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would complain once more when it flushes stdout at exit: give it a sink.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return isinstance(end.__context__, BrokenPipeError)

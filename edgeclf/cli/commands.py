@@ -11,7 +11,9 @@ import typer
 from edgeclf.cli.app import Engine, JsonFile, app
 from edgeclf.cli.progress import Bars
 
-Data = Annotated[Path, typer.Argument(help="A folder with one subfolder per class, or a CSV listing.")]
+Data = Annotated[
+    Path, typer.Argument(help="Class folders, train, val and test folders of those, or a CSV or Parquet listing.")
+]
 Out = Annotated[Path, typer.Option(help="The folder to write; it must be new or empty.")]
 
 
@@ -24,7 +26,9 @@ def train(
     weights: Annotated[str | None, typer.Option(help="imagenet, none, or a file of weights.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Total over all phases.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the square the model sees, in pixels.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the split, the weights and the augmentation.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the split, the weights, the order of images, the augmentation.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file; see docs/reference/configuration.md.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One key of the configuration: a.b=value.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted training of OUT.")] = False,
@@ -61,8 +65,11 @@ def train(
 @app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A run, an artifact or a bundle.")],
-    data: Annotated[Path, typer.Argument(help="A folder of labelled images, a CSV listing, or a run.")],
-    split: Annotated[str | None, typer.Option(help="train, val or test; default: test, where there is one.")] = None,
+    data: Annotated[
+        Path,
+        typer.Argument(help="Class folders, train, val and test folders of those, a CSV or Parquet listing, or a run."),
+    ],
+    split: Annotated[str | None, typer.Option(help="train, val or test; default: test, else val, else all.")] = None,
     engine: Engine = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads the engine may compute with.")] = None,
     json_file: JsonFile = None,

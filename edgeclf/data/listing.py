@@ -51,7 +51,7 @@ def _parquet_rows(listing: Path) -> Iterator[_Row]:
         from pyarrow import parquet
     except ImportError as error:
         raise DependencyError(
-            f'Reading {listing.name} needs pyarrow ({error}): pip install "edgeclf[parquet]", or save it as CSV.'
+            f"Reading {listing.name} needs pyarrow ({error}): pip install pyarrow, or save it as CSV."
         ) from error
     try:
         with parquet.ParquetFile(listing) as file:

@@ -22,6 +22,8 @@ PICTURES_NOT_READ = frozenset(
 """Suffixes of files that are pictures too, and are passed over."""
 
 _LISTED = 20
+_CLASSES_SHOWN = 20
+_FILES_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +83,15 @@ class DataReport:
         )
         totals = {part: sum(counts[part] for counts in self.classes.values()) for part in SPLIT_NAMES}
         parts = ", ".join(f"{part} {count}" for part, count in totals.items())
+        each = [
+            f"  {label}: {', '.join(f'{part} {counts[part]}' for part in SPLIT_NAMES)}"
+            for label, counts in self.classes.items()
+        ]
+        more = [f"  and {len(each) - _CLASSES_SHOWN} more"] if len(each) > _CLASSES_SHOWN else []
         return [
             f"{self.images} images of {len(self.classes)} classes ({parts})",
+            *each[:_CLASSES_SHOWN],
+            *more,
             f"from {smallest} to {largest} pixels, median {median}",
             *(f"note: {note}" for note in self.notes),
         ]
@@ -151,7 +160,9 @@ def _notes(made: DataReport, dataset: Dataset) -> list[str]:
     if passed_over:
         notes.append(f"pictures of kinds that are not read are passed over ({passed_over}); save them as JPEG or PNG.")
     if made.unreadable:
-        notes.append(f"files that can't be read and are left out: {made.unreadable}; --strict refuses them.")
+        named = "; ".join(f"{one.path}: {one.reason}" for one in dataset.rejected[:_FILES_NAMED])
+        more = ", …" if made.unreadable > _FILES_NAMED else ""
+        notes.append(f"files that can't be read and are left out: {made.unreadable} ({named}{more}).")
     if made.imbalance > IMBALANCED:
         smallest = min(dataset.labels, key=lambda label: made.classes[label]["train"])
         notes.append(

@@ -63,7 +63,8 @@ def evaluate(
     Args:
         model: a run folder, an artifact or a bundle folder.
         data: a folder with a subfolder per class, a CSV listing, or a run folder, whose own split is then used.
-        split: ``train``, ``val`` or ``test``; by default ``test`` where the data is split, otherwise all images.
+        split: ``train``, ``val`` or ``test``; by default ``test`` where the data is split, or ``val`` where it has no
+            test part, otherwise all images.
         engine, threads: what executes artifacts.
 
     Returns:
@@ -123,7 +124,7 @@ def _images(
     parts = {item.split for item in dataset.items} - {None}
     if split is None and not parts:
         return dataset, pixels, "all"
-    wanted = split or "test"
+    wanted = split or ("test" if "test" in parts or "val" not in parts else "val")
     rows = [row for row, item in enumerate(dataset.items) if item.split == wanted]
     if not rows:
         raise UsageError(

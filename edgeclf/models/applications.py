@@ -178,19 +178,28 @@ VGG16 = Network(
 )
 
 
+def require_size(image_size: int) -> None:
+    """Check that images of this side are large enough.
+
+    Raises:
+        UsageError: they are not.
+    """
+    if image_size < _SMALLEST_IMAGE:
+        raise UsageError(
+            f"image_size must be at least {_SMALLEST_IMAGE} for this backbone, but it is {image_size}; use "
+            "backbone=cnn for smaller images."
+        )
+
+
 def build(network: Network, architecture: Architecture) -> keras.Model:
     """Build the network with fresh weights; see ``edgeclf.models.registry`` for its form.
 
     Raises:
-        UsageError: the image is smaller than the network can take.
+        UsageError: see ``require_size``.
     """
     from keras import layers
 
-    if architecture.image_size < _SMALLEST_IMAGE:
-        raise UsageError(
-            f"image_size must be at least {_SMALLEST_IMAGE} for this backbone, but it is {architecture.image_size}; "
-            "use backbone=cnn for smaller images."
-        )
+    require_size(architecture.image_size)
     preparation = network.preparation
     image, x = rescaled_image(architecture, scale=preparation.our_scale, zero_point=preparation.our_zero_point)
     body = _body(network, (architecture.image_size, architecture.image_size, architecture.channels), x)

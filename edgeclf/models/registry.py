@@ -27,7 +27,7 @@ from edgeclf.models import (
     user_model,
     vit_tiny,
 )
-from edgeclf.models.architecture import Architecture
+from edgeclf.models.architecture import Architecture, ModelConfig
 from edgeclf_device.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Backbone:
     Attributes:
         build: from an architecture to a model with fresh weights.
         require: raises UsageError where there is nothing to build.
+        fits: raises UsageError where images of such a side, with such options, can't be taken.
         defaults: overrides of ``edgeclf.training.config.TrainConfig()``, those that differ from it.
         blocks: name of every block and of its last layer, from the image upwards; empty where no part of the network
             is ever frozen.
@@ -66,6 +67,7 @@ class Backbone:
 
     build: Callable[[Architecture], keras.Model]
     require: Callable[[], object] = lambda: None
+    fits: Callable[[int, ModelConfig], object] = lambda _image_size, _options: None
     defaults: tuple[str, ...] = ()
     blocks: Mapping[str, str] = field(default_factory=dict)
     published: Published | None = None
@@ -105,6 +107,7 @@ def _application(network: applications.Network, licence: str, *defaults: str) ->
 
     return Backbone(
         build=lambda architecture: applications.build(network, architecture),
+        fits=lambda image_size, _options: applications.require_size(image_size),
         defaults=defaults,
         blocks=network.block_ends,
         published=Published(
@@ -142,6 +145,7 @@ BACKBONES: Mapping[str, Backbone] = {
     "vgg16": _application(applications.VGG16, "CC-BY-4.0", "train.fine_tune_from=block3", "train.learning_rate=5e-5"),
     "vit_tiny": Backbone(
         build=vit_tiny.build,
+        fits=vit_tiny.require_whole_patches,
         defaults=(
             *_UNTRAINED,
             "image_size=64",

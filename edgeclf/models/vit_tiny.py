@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeclf.models.architecture import Architecture
+from edgeclf.models.architecture import Architecture, ModelConfig
 from edgeclf.models.head import classifier, rescaled_image
 from edgeclf_device.errors import UsageError
 
@@ -31,20 +31,29 @@ _EXPANSION = 2
 _ATTENTION = "_attention"
 
 
+def require_whole_patches(image_size: int, options: ModelConfig) -> None:
+    """Check that the side of the image is a whole number of patches.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if image_size % options.patch_size:
+        raise UsageError(
+            f"image_size must be a multiple of model.patch_size for vit_tiny, but they are {image_size} and "
+            f"{options.patch_size}; change one of them."
+        )
+
+
 def build(architecture: Architecture) -> keras.Model:
     """Build the network with fresh weights; see ``edgeclf.models.registry`` for its form.
 
     Raises:
-        UsageError: the image is no whole number of patches.
+        UsageError: see ``require_whole_patches``.
     """
     from keras import layers
 
     options = architecture.options
-    if architecture.image_size % options.patch_size:
-        raise UsageError(
-            f"image_size must be a multiple of model.patch_size for vit_tiny, but they are {architecture.image_size} "
-            f"and {options.patch_size}; change one of them."
-        )
+    require_whole_patches(architecture.image_size, options)
     image, x = rescaled_image(architecture, scale=1 / 128, zero_point=127)
     x = layers.Conv2D(options.width, options.patch_size, options.patch_size, use_bias=False, name="patches_conv")(x)
     x = _normalized(x, "patches")

@@ -64,24 +64,21 @@ def data_section(run: Run) -> dict[str, Any]:
     counts = {split: [counted[split, label] for label in run.labels] for split in SPLIT_NAMES}
     found: Mapping[str, Any] = run.metrics.get("data") or {}
     unused = [f"{one['path']}: {one['reason']}" for one in run.metrics["rejected"]]
-    lists = {"files that could not be used": unused} | {
-        key: _lines(value) for key, value in found.items() if key != "notes" and isinstance(value, (list, dict))
-    }
+    counted_in_all = found.get("counts", {})
+    sizes = [f"{name}: {width}×{height}" for name, (height, width) in found.get("sizes", {}).items()]
+    findings = [
+        ("files that could not be used", unused, len(unused)),
+        ("sizes in pixels", sizes, len(sizes)),
+        *((name, [_words(one) for one in found[name]], count) for name, count in counted_in_all.items()),
+    ]
     return {
         "counts": counts,
         "images": sum(map(sum, counts.values())),
         "class_balance": plots.class_balance(run.labels, counts),
         "notes": [str(note) for note in found.get("notes", ())],
-        "findings": [_finding(title, lines) for title, lines in lists.items() if lines],
+        "findings": [_finding(title, lines, count) for title, lines, count in findings if lines],
         "licence": run.config.licence,
     }
-
-
-def _lines(found: Any) -> list[str]:
-    """What the data report lists under one name, one line each."""
-    if isinstance(found, dict):
-        return [f"{key}: {_words(value)}" for key, value in found.items()]
-    return [_words(one) for one in found]
 
 
 def _words(value: Any) -> str:
@@ -90,13 +87,14 @@ def _words(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _finding(title: str, lines: Sequence[str]) -> dict[str, Any]:
-    more = max(0, len(lines) - LISTED)
+def _finding(title: str, lines: Sequence[str], count: int) -> dict[str, Any]:
+    """``lines`` may be the first of ``count``."""
+    shown = lines[:LISTED]
     return {
         "title": title.replace("_", " ").capitalize(),
-        "count": len(lines),
-        "lines": lines[:LISTED],
-        "more": more,
+        "count": count,
+        "lines": shown,
+        "more": count - len(shown),
     }
 
 

@@ -48,7 +48,7 @@ class Augmenter:
     def __init__(self, config: AugmentConfig, *, shape: tuple[int, int, int], classes: int, seed: int) -> None:
         import keras
 
-        _refuse(config, channels=shape[2])
+        require_colours(config, channels=shape[2])
         self._config, self._seed = config, seed
         generator = keras.random.SeedGenerator(0)
 
@@ -170,7 +170,12 @@ def _compiled(
     return function
 
 
-def _refuse(config: AugmentConfig, *, channels: int) -> None:
+def require_colours(config: AugmentConfig, *, channels: int) -> None:
+    """Check that only images with colours have their colours changed.
+
+    Raises:
+        UsageError: ``config`` changes colours of images of one channel.
+    """
     for key in _COLOUR_KEYS:
         if channels != 3 and (value := getattr(config, key)):
             raise UsageError(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeclf_device.errors import DependencyError
+from edgeclf_device.errors import DependencyError, UsageError
 
 if TYPE_CHECKING:
     import keras
@@ -22,15 +24,32 @@ def require_keras() -> None:
     """Check that Keras, its backend and TensorBoard's writer are installed, without importing them.
 
     Raises:
-        DependencyError: one of them is not.
+        UsageError: Keras is set to a backend that nothing here was tried with.
+        DependencyError: one of them is not installed.
     """
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    backend = _backend()
+    if backend not in MIXED:
+        raise UsageError(
+            f"The Keras backend must be one of {', '.join(MIXED)}, but it is {backend!r}; set KERAS_BACKEND=tensorflow."
+        )
     for package in ("keras", backend, "tensorboard"):
         if importlib.util.find_spec(package) is None:
             extra = "jax" if backend == "jax" else "tensorflow"
             raise DependencyError(
-                f'Training needs {package}, which is not installed; run pip install "edgeclf[{extra}]".'
+                f"Training needs {package}, which is not installed; install edgeclf[{extra}], in a checkout with "
+                f'pip install ./device ./calibration ".[{extra}]".'
             )
+
+
+def _backend() -> str:
+    """What Keras will choose when it is imported: KERAS_BACKEND, else its own file of settings, else TensorFlow."""
+    if chosen := os.environ.get("KERAS_BACKEND"):
+        return chosen
+    settings = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
+    try:
+        return str(json.loads(settings.read_text(encoding="utf-8")).get("backend", "tensorflow"))
+    except (OSError, ValueError):
+        return "tensorflow"
 
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:
@@ -86,8 +105,13 @@ def dtype_policy(name: str) -> Iterator[None]:
 
 
 def compile_options() -> dict[str, Any]:
-    """What every ``compile`` here takes: TensorFlow's XLA makes convolutions 15 times slower on a CPU."""
-    return {"jit_compile": "auto" if accelerated() else False}
+    """What every ``compile`` here takes: TensorFlow's XLA makes convolutions 15 times slower on a CPU.
+
+    JAX has nothing but XLA: without it every operation is dispatched by itself.
+    """
+    import keras
+
+    return {"jit_compile": False if keras.backend.backend() == "tensorflow" and not accelerated() else "auto"}
 
 
 def reseed(model: keras.Model, *key: int) -> None:

@@ -77,11 +77,13 @@ def follow(
     model, train = course.model, config.train
     steps = max(1, len(images.train) // train.batch_size)
     _compile(model, train, learning_rate=course.learning_rate, steps=steps, epochs=course.epochs)
-    judge = _judge(model, images, course.val, weights=_class_weights(images, train), averaged=train.ema > 0)
+    judge = _judge(model, images, course.val, train)
     found = _resumed(course, journal)
     best_loss = found.best_loss if found else min((one.val_loss for one in journal.history), default=np.inf)
     best = found.best if found else model.get_weights()
     for epoch in range(found.done if found else 0, course.epochs):
+        if _is_stale(journal, course, train):
+            break
         reseed(model, config.seed, len(journal.history))
         record, weights = _epoch(
             course, images, config, epoch, steps=steps, judge=judge, journal=journal, show=progress
@@ -98,8 +100,6 @@ def follow(
             trained=model.get_weights(),
             optimizer=[variable.numpy() for variable in model.optimizer.variables],
         )
-        if _is_stale(journal, course, train):
-            break
     model.set_weights(best)
 
 
@@ -129,10 +129,9 @@ def _epoch(
     """One pass over the training images, and the weights that it is judged by."""
     begin = time.perf_counter()
     number = len(journal.history) + 1
-    class_weights = _class_weights(images, config.train)
 
     def batch(step: int, rows: Rows) -> Batch:
-        return *course.batches(epoch, step, rows), _weights(images, images.train[rows], class_weights)
+        return *course.batches(epoch, step, rows), training_weights(images, images.train[rows], config.train)
 
     shown = show(_shuffled(images, steps, config, number), f"training ({course.phase}), epoch {number}", steps)
     ready = _Prefetched(enumerate(shown), batch)
@@ -207,48 +206,52 @@ def targets_for(model: keras.Model, targets: NDArray[np.float32]) -> NDArray[np.
 
 
 def _judge(
-    model: keras.Model,
-    images: TrainingImages,
-    val: NDArray[Any],
-    *,
-    weights: NDArray[np.float32] | None,
-    averaged: bool,
+    model: keras.Model, images: TrainingImages, val: NDArray[Any], train: FitConfig
 ) -> Callable[[], tuple[float, float, Weights]]:
     """A function that gives the validation loss and accuracy and the weights that they were reached with."""
     import keras
 
-    targets, own = images.one_hot(images.val), _weights(images, images.val, weights)
+    targets = images.one_hot(images.val)
+    own = judging_weights(images, images.val, train)
     parts = [slice(at, at + _VALIDATION_BATCH) for at in range(0, len(val), _VALIDATION_BATCH)]
     swap = keras.callbacks.SwapEMAWeights()
     swap.set_model(model)
 
     def judge() -> tuple[float, float, Weights]:
         batches = ((val[part], targets[part], None if own is None else own[part]) for part in parts)
-        if averaged:
+        if train.ema > 0:
             swap.on_test_begin()
         loss, accuracy = _averages(model, model.test_on_batch, batches)
         reached = model.get_weights()
-        if averaged:
+        if train.ema > 0:
             swap.on_test_end()
         return loss, accuracy, reached
 
     return judge
 
 
-def _class_weights(images: TrainingImages, train: FitConfig) -> NDArray[np.float32] | None:
-    """What each class counts, inverse to its share of the training images; None where all count the same."""
-    if train.balance == "none":
-        return None
-    return (1 / (images.classes * np.maximum(images.class_shares(), 1e-9))).astype(np.float32)
+def training_weights(images: TrainingImages, rows: NDArray[np.int64], train: FitConfig) -> NDArray[np.float32] | None:
+    """What each of ``rows`` counts in a batch; sampling draws rare classes more often already."""
+    return _weights(images, rows, classes_alike=train.balance == "weights")
 
 
-def _weights(
-    images: TrainingImages, indices: NDArray[np.int64], class_weights: NDArray[np.float32] | None
-) -> NDArray[np.float32] | None:
-    if class_weights is None and np.all(images.weights == 1):
+def judging_weights(images: TrainingImages, rows: NDArray[np.int64], train: FitConfig) -> NDArray[np.float32] | None:
+    """What each of ``rows`` counts where every image comes once: in the probe, and in what chooses the best epoch."""
+    return _weights(images, rows, classes_alike=train.balance != "none")
+
+
+def _weights(images: TrainingImages, rows: NDArray[np.int64], *, classes_alike: bool) -> NDArray[np.float32] | None:
+    """float32 (len(rows),); None where all count the same.
+
+    With ``classes_alike`` an image counts inverse to its class's share of the training images, 1 on average.
+    """
+    if not classes_alike and np.all(images.weights == 1):
         return None
-    own = images.weights[indices]
-    return own if class_weights is None else own * class_weights[images.labels[indices]]
+    own = images.weights[rows]
+    if not classes_alike:
+        return own
+    of_class = 1 / (images.classes * np.maximum(images.class_shares(), 1e-9))
+    return own * of_class.astype(np.float32)[images.labels[rows]]
 
 
 def _shuffled(images: TrainingImages, steps: int, config: TrainConfig, number: int) -> list[Rows]:

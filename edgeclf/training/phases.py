@@ -23,7 +23,7 @@ from edgeclf.training.backend import compile_options
 from edgeclf.training.config import TrainConfig
 from edgeclf.training.images import TrainingImages
 from edgeclf.training.journal import EpochRecord, Journal
-from edgeclf.training.loop import Course, compile_classifier, fit_quickly, follow
+from edgeclf.training.loop import Course, compile_classifier, fit_quickly, follow, judging_weights
 from edgeclf_device.progress import Progress
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _probe(training: Training, phase: Phase) -> EpochRecord:
         (
             _features(pooled, images.pixels, rows, training.progress),
             images.one_hot(rows),
-            None if np.all(images.weights == 1) else images.weights[rows],
+            judging_weights(images, rows, config.train),
         )
         for rows in (images.train, images.val)
     ]

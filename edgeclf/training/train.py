@@ -22,6 +22,7 @@ from edgeclf.evaluation.confidence import expected_calibration_error, fit_temper
 from edgeclf.models import registry
 from edgeclf.models.architecture import Architecture
 from edgeclf.report.pictures import Pictures, take_pictures, write_pictures
+from edgeclf.training.augment import require_colours
 from edgeclf.training.backend import compile_options, dtype_policy, precision, require_keras, seed_everything
 from edgeclf.training.config import ConfidenceConfig, TrainConfig, to_toml
 from edgeclf.training.images import TrainingImages
@@ -43,13 +44,15 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """Fill in what ``config`` leaves open, make ``data`` absolute, and refuse what can be refused before any work.
 
     Raises:
-        UsageError: unknown backbone, weights or block, or no data named.
+        UsageError: unknown backbone, weights or block, images that the backbone can't take, or no data named.
         DependencyError: the package with the weights is not installed.
     """
     if not config.data:
         raise UsageError("The configuration must name the data: a folder of images or a listing.")
     chosen = registry.backbone(config.backbone)
     data = Path(config.data).expanduser().absolute()
+    chosen.fits(config.image_size, config.model)
+    require_colours(config.augment, channels=config.spec.shape[2])
     registry.require_weights(config.backbone, config.weights)
     train = config.train
     if not is_pretrained(config):
@@ -65,7 +68,6 @@ def resolve(config: TrainConfig) -> TrainConfig:
         config, name=config.name or (data.stem if data.is_file() else data.name), data=str(data), train=train
     )
     require_shares(config.split.fractions)
-    _ = resolved.spec  # refuses unknown channels and crops
     return resolved
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 EDGECLF = [sys.executable, "-m", "edgeclf"]
+ARTIFACT = str(Path(__file__).parents[1] / "device" / "artifacts" / "format-1.1.onnx")
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +81,21 @@ def test_help_imports_no_framework(arguments):
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["train", "--help"], ["--version"], ["inspect", ARTIFACT, "--json"], ["inspect", "--help"]],
+)
+def test_exit_141_without_a_word_where_nobody_reads_the_output(arguments, environment):
+    reader, writer = os.pipe()
+    os.close(reader)  # so that the first byte meets a closed pipe, as a later one does after `| head`
+    buffered = {name: value for name, value in environment.items() if name != "PYTHONUNBUFFERED"}
+    with os.fdopen(writer) as output:
+        done = subprocess.run(
+            [*EDGECLF, *arguments], stdout=output, stderr=subprocess.PIPE, text=True, env=buffered, check=False
+        )
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.tensorflow

@@ -36,6 +36,8 @@ def test_clean_data_gives_counts_and_sizes_and_no_notes():
     assert report.notes == ()
     assert report.lines() == [
         "9 images of 2 classes (train 9, val 0, test 0)",
+        "  a: train 4, val 0, test 0",
+        "  b: train 5, val 0, test 0",
         "from 50×40 to 50×44 pixels, median 50×42",
     ]
     json.dumps(report.to_json())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,11 @@ def test_a_part_of_data_that_has_none_is_refused(tiny, images, tmp_path):
     tiny.need_engine("fp32.onnx")
     with pytest.raises(UsageError, match="leave --split out"):
         evaluate(tiny.write(tmp_path, "fp32.onnx"), images, split="test")
+
+
+def test_data_without_a_test_part_is_judged_on_its_validation_part(tiny, images, tmp_path):
+    tiny.need_engine("fp32.onnx")
+    for part in ("train", "val"):
+        shutil.copytree(images, tmp_path / "divided" / part)
+    (made,) = evaluate(tiny.write(tmp_path, "fp32.onnx"), tmp_path / "divided")
+    assert (made.split, made.metrics["images"]) == ("val", 12)

@@ -116,19 +116,19 @@ def test_a_run_without_a_test_part_is_judged_by_its_validation_part(made_run):
 def test_what_the_data_report_found_is_shown(made_run):
     found = {
         "notes": ["<Riß> has few images."],
-        "near_duplicates": [["a/1.png", "b/2.png"]] * 60,
+        "near_duplicates": [["a/1.png", "b/2.png"]] * 20,
         "leaks": [{"test": "c.png", "train": "d.png"}],
-        "sizes": {"width": [30, 40]},
+        "sizes": {"smallest": [30, 40]},
         "conflicts": [],
-        "seconds": 3,
+        "counts": {"near_duplicates": 150, "leaks": 1, "conflicts": 0},
     }
     page = page_of(made_run(data=found))
     assert "<Riß> has few images." in page.text
-    assert "Near duplicates: 60" in page.text
-    assert "and 10 more" in page.text
-    assert page.text.count("a/1.png, b/2.png") == 50
+    assert "Near duplicates: 150" in page.text
+    assert "and 130 more" in page.text
+    assert page.text.count("a/1.png, b/2.png") == 20
     assert "test c.png, train d.png" in page.text
-    assert "width: 30, 40" in page.text
+    assert "smallest: 40×30" in page.text
     assert "Conflicts" not in page.text
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from edgeclf.training.config import load_config
 from edgeclf.training.images import TrainingImages
-from edgeclf.training.loop import _class_weights, _shuffled, _weights
+from edgeclf.training.loop import _shuffled, judging_weights, training_weights
 from edgeclf.training.phases import plan
 from edgeclf.training.run import read_history, read_predictions, read_run
 from edgeclf.training.train import calibrate, train
@@ -63,22 +63,25 @@ def imbalanced(weights: list[float] | None = None) -> TrainingImages:
 def test_class_weights_give_each_class_the_same_say_and_keep_the_mean():
     images = imbalanced()
     fit = load_config(None, ["train.balance=weights"]).train
-    weights = _weights(images, images.train, _class_weights(images, fit))
+    weights = training_weights(images, images.train, fit)
+    assert np.array_equal(weights, judging_weights(images, images.train, fit))
     assert weights[:90].sum() == pytest.approx(weights[90:].sum())
     assert weights.mean() == pytest.approx(1)
-    assert _class_weights(images, load_config(None).train) is None
-    assert _weights(images, images.train, None) is None
+    assert training_weights(images, images.train, load_config(None).train) is None
 
 
 def test_weights_of_the_listing_count():
     images = imbalanced([0.5] * 102)
-    assert np.all(_weights(images, images.val, None) == 0.5)
+    assert np.all(training_weights(images, images.val, load_config(None).train) == 0.5)
 
 
 def test_balanced_sampling_draws_each_class_equally_often():
     images, chosen = imbalanced(), load_config(None, ["train.balance=sampling", "train.batch_size=10"])
     drawn = np.concatenate([rows for epoch in range(20) for rows in _shuffled(images, 10, chosen, epoch)])
     assert images.labels[images.train[drawn]].mean() == pytest.approx(0.5, abs=0.05)
+    assert training_weights(images, images.train[drawn], chosen.train) is None  # or rare classes would count twice
+    judged = judging_weights(images, images.train, chosen.train)
+    assert judged[:90].sum() == pytest.approx(judged[90:].sum())
 
 
 def test_plain_shuffling_shows_each_image_once_and_differs_by_epoch():
