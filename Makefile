@@ -54,6 +54,7 @@ resolve: $(UV) ## show that the Pythons that are not run here resolve too
 bench: install ## the benchmarks behind the figures in the docs
 	$(RUN)/python benchmarks/prepare.py --json benchmarks/results/prepare.json
 	$(RUN)/python benchmarks/pixel_cache.py --json benchmarks/results/pixel_cache.json
+	$(RUN)/python benchmarks/near_duplicates.py --json benchmarks/results/near_duplicates.json
 	$(RUN)/python benchmarks/training.py
 
 clean: ## remove what the targets above made, but not quickstart/

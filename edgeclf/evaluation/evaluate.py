@@ -62,7 +62,7 @@ def evaluate(
 
     Args:
         model: a run folder, an artifact or a bundle folder.
-        data: a folder with a subfolder per class, a CSV listing, or a run folder, whose own split is then used.
+        data: a folder or a listing, as a training takes them, or a run folder, whose own split is then used.
         split: ``train``, ``val`` or ``test``; by default ``test`` where the data is split, or ``val`` where it has no
             test part, otherwise all images.
         engine, threads: what executes artifacts.
