@@ -21,34 +21,17 @@ from typing import Any
 
 import cv2
 import numpy as np
+from datasets import photos, solar
 from record import write_record
-from sklearn.datasets import load_sample_images
 
 from edgeclf.data import cache
 from edgeclf.data.dataset import scan
-from edgeclf.solar.images import write_images
 from edgeclf_device.preprocess import PrepareSpec
 
 PAIRS = 7
-PHOTOS = 24
 SPEC = PrepareSpec(height=224, width=224)
 MIN_RATIO = 0.8
 """The promise for every kind of image."""
-
-
-def write_photos(folder: Path) -> Path:
-    """Write 12-megapixel JPEG files in two classes: parts of scikit-learn's photos, enlarged, with a camera's noise."""
-    random = np.random.default_rng(0)
-    for number in range(PHOTOS):
-        photo = load_sample_images().images[number % 2][..., ::-1]
-        top, left = random.integers(0, 60, 2)
-        image = cv2.resize(photo[top : top + 360, left : left + 480], (4000, 3000), interpolation=cv2.INTER_CUBIC)
-        noise = np.empty_like(image, np.int16)
-        cv2.randn(noise, 0, 3)
-        path = folder / ("china", "flower")[number % 2] / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), np.clip(image + noise, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])
-    return folder
 
 
 def seconds(call: Callable[[], Any]) -> tuple[float, float]:
@@ -97,8 +80,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         rows = [
-            compare("300x300 PNG", write_images(scratch / "solar"), scratch),
-            compare("4000x3000 JPEG", write_photos(scratch / "photos"), scratch),
+            compare("300x300 PNG", solar(), scratch),
+            compare("4000x3000 JPEG", photos(), scratch),
         ]
     sys.stdout.write(f"{'images':>15} {'imdecode':>11} {'cache':>11} {'ratio':>6}  {'range':14} of processor time\n")
     for row in rows:
