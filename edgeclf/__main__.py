@@ -6,12 +6,12 @@ import sys
 
 from edgeclf.cli import main
 
-INTERRUPTED = 130
-
 if __name__ == "__main__":
     try:
         main()
     except SystemExit as end:
+        from edgeclf_device.cli import INTERRUPTED
+
         if end.code != INTERRUPTED:
             raise
         # Where Ctrl-C met Python code that C code ran, as when TensorFlow is imported, `python -m` ends itself with

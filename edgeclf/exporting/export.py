@@ -147,7 +147,7 @@ def export_subject(subject: Subject, out: Path, asked: Request, *, progress: Pro
         require_within({one.file: one.manifest.certificate for one in artifacts if one.manifest.certificate})
         for artifact in artifacts:
             write_artifact(folder / artifact.file, artifact.model, artifact.manifest)
-            if asked.c_header and artifact.file.endswith("-w8a8.tflite"):
+            if asked.c_header and (artifact.manifest.container, artifact.manifest.scheme) == ("tflite", "w8a8"):
                 path = (folder / artifact.file).with_suffix(".h")
                 write_text(path, c_header_of(artifact.model, artifact.manifest))
         write_bundle_index(folder, name=subject.name, files=[artifact.file for artifact in artifacts])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeclf_calibration.tflite_file import ALIGNMENT, AlignedBuffer
+from edgeclf_calibration.tflite_file import packed
 from edgeclf_device.engines import missing
 from edgeclf_device.errors import ModelError
 
@@ -91,9 +91,7 @@ def with_metadata(
     builder = flatbuffers.Builder()
     builder.Finish(_pack(builder, metadata), _METADATA_IDENTIFIER)
     _put(parsed, schema, bytes(builder.Output()))
-    builder = flatbuffers.Builder(len(model) + len(parsed.buffers) * ALIGNMENT)
-    builder.Finish(parsed.Pack(builder), _MODEL_IDENTIFIER)
-    return bytes(builder.Output())
+    return packed(parsed)
 
 
 def _modules() -> tuple[Any, Any]:
@@ -197,16 +195,14 @@ def _pack_child(builder: Any, value: str | _Table | list[float] | list[_Table]) 
 
 
 def _put(parsed: Any, schema: Any, metadata: bytes) -> None:
-    """Give the entry its buffer, the one it had or a new last one, and align all."""
-    buffers = [AlignedBuffer(data=None if one.data is None else bytes(one.data)) for one in parsed.buffers]
+    """Give the entry its buffer, the one it had or a new last one."""
     entries = parsed.metadata = list(parsed.metadata or [])
     entry = next((one for one in entries if one.name == ENTRY), None)
     if entry is None:
-        entry = schema.MetadataT(name=ENTRY, buffer=len(buffers))
+        entry = schema.MetadataT(name=ENTRY, buffer=len(parsed.buffers))
         entries.append(entry)
-        buffers.append(AlignedBuffer(data=None))
-    buffers[entry.buffer] = AlignedBuffer(data=metadata)
-    parsed.buffers = buffers
+        parsed.buffers.append(schema.BufferT())
+    parsed.buffers[entry.buffer].data = metadata
 
 
 def _check_self_contained(parsed: Any) -> None:

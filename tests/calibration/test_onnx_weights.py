@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeclf_calibration.onnx_weights import half_precision, quantize_weights, rounded
+from edgeclf_calibration.bias_correction import rounded
+from edgeclf_calibration.onnx_weights import half_precision, quantize_weights
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -41,13 +41,23 @@ class ChannelMeans:
         return {name: total / self._counts[name] for name, total in self._sums.items()}
 
 
+def rounded(weights: NDArray[np.floating[Any]], *, axis: int) -> tuple[NDArray[np.int8], NDArray[np.floating[Any]]]:
+    """Round to int8, symmetric, from -127 to 127, with one scale for each index of ``axis``.
+
+    Returns:
+        int8 of the shape of ``weights``; scales of their dtype and number of axes, 1 long but for ``axis``.
+    """
+    others = tuple(one for one in range(weights.ndim) if one != axis)
+    largest = np.abs(weights).max(axis=others, keepdims=True)
+    scale = np.where(largest > 0, largest, 1) / weights.dtype.type(127)
+    return np.rint(weights / scale).astype(np.int8), scale
+
+
 def rounding_error(weights: NDArray[np.floating[Any]], *, axis: int) -> NDArray[np.float64]:
-    """What rounding to int8, symmetric and with one scale for each index of ``axis``, adds to ``weights``."""
+    """What ``rounded`` adds to ``weights``."""
     wide = weights.astype(np.float64)
-    others = tuple(one for one in range(wide.ndim) if one != axis)
-    largest = np.abs(wide).max(axis=others, keepdims=True)
-    scale = np.where(largest > 0, largest, 1.0) / 127
-    return np.asarray(np.rint(wide / scale) * scale - wide)
+    whole, scale = rounded(wide, axis=axis)
+    return np.asarray(whole * scale - wide)
 
 
 def corrected(model: bytes, means: Mapping[str, NDArray[np.float64]]) -> bytes:

@@ -56,6 +56,20 @@ def canonical(model: bytes, *, inputs: Sequence[str], outputs: Sequence[str]) ->
     return canonical_bytes
 
 
+def respelled(model: bytes, *, like: Any) -> bytes:
+    """The canonical form of ``model`` with the names of the inputs and outputs of the proto ``like``.
+
+    Raises:
+        as ``canonical``.
+    """
+    given = {tensor.name for tensor in like.graph.initializer}
+    return canonical(
+        model,
+        inputs=[value.name for value in like.graph.input if value.name not in given],
+        outputs=[value.name for value in like.graph.output],
+    )
+
+
 def _sorted_nodes(graph: Any) -> Iterator[Any]:
     """Every node that an output needs, producers before consumers."""
     producer = {name: index for index, node in enumerate(graph.node) for name in node.output if name}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeclf_calibration._imports import import_onnx, import_onnxruntime
-from edgeclf_calibration.onnx_canonical import canonical
+from edgeclf_calibration.onnx_canonical import respelled
 from edgeclf_calibration.ranges import Range
 from edgeclf_device.errors import ModelError, first_line
 
@@ -49,7 +49,7 @@ def optimised(model: bytes) -> bytes:
             raise ModelError(f"ONNX Runtime refuses the model: {first_line(error)}; export it again.") from error
         smaller = path.read_bytes()
     # Canonical, because nodes are told apart by their names below, and a converter may leave them without.
-    named = onnx.load_from_string(_respelled(smaller, like=onnx.load_from_string(model)))
+    named = onnx.load_from_string(respelled(smaller, like=onnx.load_from_string(model)))
     result: bytes = onnx.shape_inference.infer_shapes(named).SerializeToString()
     return result
 
@@ -97,17 +97,7 @@ def quantize_onnx(model: bytes, ranges: Mapping[str, Range]) -> bytes:
         raise ModelError(
             f"The model can't be quantized: {error}; observe its ranges on the optimised model."
         ) from error
-    return _respelled(quantizer.model.model.SerializeToString(), like=proto)
-
-
-def _respelled(model: bytes, *, like: Any) -> bytes:
-    """The canonical form of ``model`` with the inputs and outputs of the proto ``like``."""
-    given = {tensor.name for tensor in like.graph.initializer}
-    return canonical(
-        model,
-        inputs=[value.name for value in like.graph.input if value.name not in given],
-        outputs=[value.name for value in like.graph.output],
-    )
+    return respelled(quantizer.model.model.SerializeToString(), like=proto)
 
 
 def nodes_in_float(proto: Any) -> list[str]:

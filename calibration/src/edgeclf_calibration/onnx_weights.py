@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeclf_calibration._imports import import_onnx, import_onnxruntime
-from edgeclf_calibration.onnx_canonical import canonical
+from edgeclf_calibration.bias_correction import rounded
+from edgeclf_calibration.onnx_canonical import respelled
 
 OUTPUT_AXES = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}
 """The axis of an operator's second input that counts its output channels; a transposed Gemm has it first."""
@@ -33,7 +33,7 @@ def half_precision(model: bytes) -> bytes:
     proto = onnx.load_from_string(model)
     block = [*float16.DEFAULT_OP_BLOCK_LIST, "Cast", "Softmax"]
     smaller = float16.convert_float_to_float16(proto, keep_io_types=True, op_block_list=block)
-    return _respelled(smaller, like=proto)
+    return respelled(smaller.SerializeToString(), like=proto)
 
 
 def quantize_weights(model: bytes) -> bytes:
@@ -68,28 +68,10 @@ def quantize_weights(model: bytes) -> bytes:
         ]
     for node in reversed(nodes):
         proto.graph.node.insert(0, node)
-    return _respelled(proto, like=onnx.load_from_string(model))
-
-
-def rounded(weights: NDArray[np.float32], *, axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """(int8 of the shape of ``weights``, float32 scales, 1 long but for ``axis``): symmetric, from -127 to 127."""
-    others = tuple(one for one in range(weights.ndim) if one != axis)
-    largest = np.abs(weights).max(axis=others, keepdims=True)
-    scale = np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(127)
-    return np.rint(weights / scale).astype(np.int8), scale
+    return respelled(proto.SerializeToString(), like=onnx.load_from_string(model))
 
 
 def _axis(node: Any, weights: Any) -> int:
     is_transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
     axis = 0 if node.op_type == "Gemm" and is_transposed else OUTPUT_AXES[node.op_type]
     return axis % len(weights.dims)
-
-
-def _respelled(proto: Any, *, like: Any) -> bytes:
-    """The canonical form of ``proto`` with the inputs and outputs of ``like``."""
-    given = {tensor.name for tensor in like.graph.initializer}
-    return canonical(
-        proto.SerializeToString(),
-        inputs=[value.name for value in like.graph.input if value.name not in given],
-        outputs=[value.name for value in like.graph.output],
-    )

@@ -96,7 +96,7 @@ def float_tensors(graph: tuple[Operator, ...]) -> dict[str, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignedBuffer:
+class _AlignedBuffer:
     """Stands for the schema's BufferT, whose Pack lets data begin anywhere."""
 
     data: bytes | None
@@ -111,3 +111,11 @@ class AlignedBuffer:
         if vector is not None:
             builder.PrependUOffsetTRelativeSlot(0, vector, 0)
         return int(builder.EndObject())
+
+
+def packed(file: Any) -> bytes:
+    """The bytes of a parsed file, all weights inside the flatbuffer, each buffer aligned. Replaces its buffers."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    file.buffers = [_AlignedBuffer(data=None if one.data is None else bytes(one.data)) for one in file.buffers]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(file))

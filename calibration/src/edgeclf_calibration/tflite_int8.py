@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeclf_calibration._imports import import_quantizer
 from edgeclf_calibration.ranges import Range
-from edgeclf_calibration.tflite_file import AlignedBuffer, Operator, float_tensors, operators, read_file
+from edgeclf_calibration.tflite_file import Operator, float_tensors, operators, packed, read_file
 from edgeclf_device.errors import ModelError, first_line
 
 EXACT_INPUT_OPERATORS = frozenset({"CAST", "MUL", "ADD", "SUB", "DIV", "TRANSPOSE", "RESHAPE"})
@@ -146,15 +146,7 @@ def _written(file: Any, recipe: list[dict[str, Any]], statistics: dict[str, dict
             .generate_quantization_parameters(manager, statistics, enable_progress_bar=False)
         )
         modifier = import_quantizer("model_modifier").ModelModifier(file)
-        return _self_contained(bytes(modifier.modify_model(parameters, enable_progress_bar=False)))
+        quantized = bytes(modifier.modify_model(parameters, enable_progress_bar=False))
+        return packed(read_file(quantized))  # it lays weights behind the flatbuffer, where other tools lose them
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"The model can't be quantized: {first_line(error)}; export it again.") from error
-
-
-def _self_contained(model: bytes) -> bytes:
-    """The same model with all weights inside the flatbuffer: behind it, a tool that rewrites the file loses them."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    file = read_file(model)
-    file.buffers = [AlignedBuffer(data=None if one.data is None else bytes(one.data)) for one in file.buffers]
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(file))
