@@ -7,6 +7,8 @@ import sys
 
 from edgeclf.cli import commands, device
 from edgeclf.cli.app import app
+from edgeclf_device.interrupts import kept_interrupts
+from edgeclf_device.terminal import discard_stdout
 
 __all__ = ["app", "commands", "device", "main"]
 
@@ -16,7 +18,8 @@ def main() -> None:
     # TensorFlow reads it when it is imported; its own lines would bury the progress bars.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        app()
+        with kept_interrupts():
+            app()
     except SystemExit as end:
         if _reader_went_away(end):
             from edgeclf_device.cli import BROKEN_PIPE
@@ -30,7 +33,6 @@ def _reader_went_away(end: SystemExit) -> bool:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python would complain once more when it flushes stdout at exit: give it a sink.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         return True
     return isinstance(end.__context__, BrokenPipeError)

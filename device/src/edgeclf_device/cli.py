@@ -21,8 +21,9 @@ from edgeclf_device.classifier import Classifier, Result
 from edgeclf_device.doctor import examine, healthy
 from edgeclf_device.engines import MODULES
 from edgeclf_device.errors import DataError, DependencyError, EdgeclfError, ModelError, SystemStateError
+from edgeclf_device.interrupts import kept_interrupts
 from edgeclf_device.sources import Frame, open_source
-from edgeclf_device.terminal import stderr_progress
+from edgeclf_device.terminal import discard_stdout, stderr_progress
 from edgeclf_device.verify import verify
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
@@ -37,8 +38,9 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "edgeclf-devi
     options = _parser(program).parse_args(arguments)
     _prepare_streams()
     try:
-        code: int = options.run(options)
-        sys.stdout.flush()
+        with kept_interrupts():
+            code: int = options.run(options)
+            sys.stdout.flush()
     except EdgeclfError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
@@ -46,8 +48,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "edgeclf-devi
         print(f"{program}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
-        # Python would complain once more when it flushes stdout at exit: give it a sink.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         if isinstance(error, BrokenPipeError):  # the reader went away (`| head`)
             return BROKEN_PIPE
         print(f"{program}: the output could not be written: {error.strerror}; free space.", file=sys.stderr)

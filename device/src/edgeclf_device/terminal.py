@@ -1,7 +1,8 @@
-"""Progress on a terminal without any package: one line on stderr, rewritten in place."""
+"""A terminal without any package: progress as one line on stderr, rewritten in place; stdout when its reader left."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from time import monotonic
@@ -28,3 +29,8 @@ def _line(items: Iterable[Item], description: str, total: int | None = None) -> 
     finally:
         sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()
+
+
+def discard_stdout() -> None:
+    """Send what is left in stdout nowhere: Python flushes it at exit, and would complain a second time."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
