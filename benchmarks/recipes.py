@@ -21,6 +21,7 @@ from datasets import fashion_mnist, solar
 from record import RESULTS, write_record
 
 from edgeclf.cli.progress import Bars
+from edgeclf.evaluation.metrics import accuracy_of
 from edgeclf.exporting.export import export
 from edgeclf.training.config import load_config
 from edgeclf.training.train import train
@@ -64,19 +65,13 @@ def go(name: str, recipe: Recipe, seed: int, folder: Path) -> dict[str, Any]:
         trained = time.perf_counter()
         bundle = export(run.folder, folder / f"bundle-{seed}", max_drop=100, progress=progress)
     test = run.metrics["splits"]["test"]
-    rows = [{"file": "keras", "accuracy": test["accuracy"], "interval_95": test["accuracy_interval_95"]}]
+    rows = [{"file": "keras", "accuracy": test["accuracy"], "accuracy_interval_95": test["accuracy_interval_95"]}]
     for entry in bundle.artifacts:
         certificate = read_artifact(bundle.path(entry)).manifest.certificate
         assert certificate is not None
         assert certificate.accuracy is not None
-        rows.append(
-            {
-                "file": entry.file.removeprefix(f"{run.name}-"),
-                "accuracy": certificate.accuracy,
-                "interval_95": interval(certificate.accuracy, certificate.images),
-                "agreement": certificate.agreement,
-            }
-        )
+        judged = accuracy_of(round(certificate.accuracy * certificate.images), certificate.images)
+        rows.append({"file": entry.file.removeprefix(f"{run.name}-"), **judged, "agreement": certificate.agreement})
     return {
         "seed": seed,
         "test_images": test["images"],
@@ -84,14 +79,6 @@ def go(name: str, recipe: Recipe, seed: int, folder: Path) -> dict[str, Any]:
         "export_s": round(time.perf_counter() - trained, 1),
         "rows": rows,
     }
-
-
-def interval(accuracy: float, images: int) -> list[float]:
-    """Wilson's 95 % interval."""
-    from scipy.stats import binomtest
-
-    found = binomtest(round(accuracy * images), images).proportion_ci(0.95, method="wilson")
-    return [float(found.low), float(found.high)]
 
 
 def main() -> None:
@@ -107,7 +94,7 @@ def main() -> None:
         for seed in arguments.seeds or recipe.seeds:
             results.append(go(arguments.name, recipe, seed, Path(folder)))
             for row in results[-1]["rows"]:
-                low, high = row["interval_95"]
+                low, high = row["accuracy_interval_95"]
                 shown = f"{100 * row['accuracy']:.2f} % ({100 * low:.1f} to {100 * high:.1f})"
                 print(f"seed {seed:3}  {row['file']:12} {shown} on {results[-1]['test_images']} images", flush=True)
             print(f"seed {seed:3}  trained in {results[-1]['train_s']} s, exported in {results[-1]['export_s']} s")

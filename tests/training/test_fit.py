@@ -98,6 +98,7 @@ def test_plain_shuffling_shows_each_image_once_and_differs_by_epoch():
         ["model.head=sigmoid"],
         ["channels=grey", "model.dropout=0.2", "model.batch_norm=true"],
         ["train.precision=mixed_bfloat16", "train.ema=0.5", "model.hidden=8"],
+        ["train.precision=mixed_float16"],
         ["augment.mixup=0.2", "train.balance=sampling", "model.head=sigmoid"],
     ],
     ids=lambda more: more[0],
