@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -43,7 +45,7 @@ class Engine(Protocol):
 
 
 MODULES = {"litert": "edgeclf_device.engines.litert", "onnxruntime": "edgeclf_device.engines.onnxruntime"}
-"""Every engine by name and the module that holds its ``load(model, threads) -> Engine``."""
+"""Every engine by name and the module that holds its ``load(model, threads, options) -> Engine``."""
 
 PACKAGES = {"litert": "ai_edge_litert", "onnxruntime": "onnxruntime"}
 """The package that each engine imports."""
@@ -52,7 +54,27 @@ ENGINES_OF: dict[Container, tuple[str, ...]] = {"tflite": ("litert",), "onnx": (
 """Engines able to execute a container, the preferred first."""
 
 
-def open_engine(model: bytes, container: Container, *, engine: str | None = None, threads: int = 1) -> Engine:
+OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "litert": {"kernels": ("xnnpack", "builtin", "reference")},
+    "onnxruntime": {"optimization": ("all", "extended", "basic", "disabled")},
+}
+"""What can be chosen of each engine, and the values that it may have, the default first.
+
+``kernels``: XNNPACK's, LiteRT's own optimized ones, or its slow ones that define what is right. ``optimization``: how
+far ONNX Runtime rewrites the graph before it runs it.
+"""
+
+NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
+
+
+def open_engine(
+    model: bytes,
+    container: Container,
+    *,
+    engine: str | None = None,
+    threads: int = 1,
+    options: Mapping[str, str] = NO_OPTIONS,
+) -> Engine:
     """Load model bytes into an engine.
 
     Args:
@@ -60,9 +82,11 @@ def open_engine(model: bytes, container: Container, *, engine: str | None = None
         container: what the bytes are.
         engine: its name; None takes the preferred one of the container.
         threads: how many it may compute with, at least 1.
+        options: of the engine, see ``OPTIONS``; what is left out has its default.
 
     Raises:
-        UsageError: an unknown engine, one that can't execute this container, or fewer than one thread.
+        UsageError: an unknown engine, one that can't execute this container, fewer than one thread, or an unknown
+            option.
         DependencyError: the engine's package is not installed or does not load here.
         ModelError: the engine refuses the model.
     """
@@ -76,8 +100,22 @@ def open_engine(model: bytes, container: Container, *, engine: str | None = None
         )
     if threads < 1:
         raise UsageError(f"threads must be at least 1, but it is {threads}.")
-    loaded: Engine = importlib.import_module(MODULES[name]).load(model, threads)
+    loaded: Engine = importlib.import_module(MODULES[name]).load(model, threads, chosen_options(name, options))
     return loaded
+
+
+def chosen_options(engine: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Every option of ``engine`` with the value given in ``options``, or its default.
+
+    Raises:
+        UsageError: an option that the engine does not have, or a value that the option can't have.
+    """
+    known = OPTIONS[engine]
+    for option, value in options.items():
+        if value not in known.get(option, ()):
+            allowed = "; ".join(f"{name} = {', '.join(values)}" for name, values in known.items())
+            raise UsageError(f"The options of {engine} are {allowed}, but {option} = {value} was given.")
+    return {option: options.get(option, values[0]) for option, values in known.items()}
 
 
 def installed(engine: str) -> bool:

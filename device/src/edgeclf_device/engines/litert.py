@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 from edgeclf_device.engines import missing
 from edgeclf_device.errors import ModelError, first_line
 
+_RESOLVERS = {"xnnpack": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
+
 
 class LiteRT:
-    """A .tflite model in a LiteRT interpreter with its default XNNPACK delegate."""
+    """A .tflite model in a LiteRT interpreter."""
 
     name = "litert"
 
@@ -45,20 +48,35 @@ class LiteRT:
         self._interpreter = None
 
 
-def load(model: bytes, threads: int) -> LiteRT:
+def load(model: bytes, threads: int, options: Mapping[str, str]) -> LiteRT:
     """Load .tflite bytes.
 
     Raises:
         DependencyError: ai-edge-litert is not installed or does not load.
         ModelError: LiteRT refuses the model, or it has more than one input or output.
     """
+    interpreter = open_interpreter(model, threads, options)
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        return LiteRT(interpreter)
+    except ValueError as error:
+        raise ModelError(f"The model needs one input and one output ({error}); export it again.") from error
+
+
+def open_interpreter(model: bytes, threads: int, options: Mapping[str, str]) -> Any:
+    """LiteRT's own interpreter for .tflite bytes with any number of inputs and outputs, its tensors allocated.
+
+    Raises:
+        DependencyError: ai-edge-litert is not installed or does not load.
+        ModelError: LiteRT refuses the model.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
         raise missing("litert", error) from error
+    resolver = OpResolverType[_RESOLVERS[options["kernels"]]]
     try:
-        interpreter = Interpreter(model_content=model, num_threads=threads)
+        interpreter = Interpreter(model_content=model, num_threads=threads, experimental_op_resolver_type=resolver)
         interpreter.allocate_tensors()
-        return LiteRT(interpreter)
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"LiteRT refuses the model: {first_line(error)}; export it again.") from error
+    return interpreter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,13 @@ _DTYPES = {
     "tensor(int8)": "int8",
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
+}
+
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "disabled": "ORT_DISABLE_ALL",
 }
 
 
@@ -46,29 +54,43 @@ class OnnxRuntime:
         self._session = None
 
 
-def load(model: bytes, threads: int) -> OnnxRuntime:
+def load(model: bytes, threads: int, options: Mapping[str, str]) -> OnnxRuntime:
     """Load .onnx bytes.
 
     Raises:
         DependencyError: onnxruntime is not installed or does not load.
         ModelError: ONNX Runtime refuses the model, or its input and output are not one each of a static shape.
     """
+    session = open_session(model, threads, options)
+    import onnxruntime
+
     try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing("onnxruntime", error) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Threads that spin between frames halve what is left for the rest of the program, for no clear gain in latency.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         return OnnxRuntime(session, onnxruntime.__version__)
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"The model needs one input and one output of static shape and a known type ({error}); export it again."
         ) from error
+
+
+def open_session(model: bytes, threads: int, options: Mapping[str, str]) -> Any:
+    """ONNX Runtime's own session for .onnx bytes with any number of inputs and outputs.
+
+    Raises:
+        DependencyError: onnxruntime is not installed or does not load.
+        ModelError: ONNX Runtime refuses the model.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing("onnxruntime", error) from error
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[options["optimization"]])
+    # Threads that spin between frames halve what is left for the rest of the program, for no clear gain in latency.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
         raise ModelError(f"ONNX Runtime refuses the model: {first_line(error)}; export it again.") from error
