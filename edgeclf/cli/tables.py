@@ -40,19 +40,24 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> None:
 
 def artifact_table(rows: Sequence[ArtifactRow], conditions: str) -> None:
     """One row an artifact: size, accuracy, drop, agreement with Keras, latency; a dash for what was not measured."""
-    table = _table("artifact", "MB", "accuracy", "drop", "same label", "p50 ms", "p90 ms")
+    from edgeclf_device.text import drop_interval
+
+    table = _table("artifact", "MB", "accuracy", "drop", "95 % interval", "same label", "p50 ms", "p90 ms")
     for row in rows:
         table.add_row(
             escape(row.file),
             f"{row.size_bytes / 1e6:.2f}",
             _percent(row.accuracy),
             "–" if row.drop_points is None else f"{row.drop_points:+.2f}",
+            drop_interval(row.paired),
             _percent(row.agreement),
             f"{row.p50_ms:.2f}",
             f"{row.p90_ms:.2f}",
         )
     _print(table)
-    Console().print(f"Drop in points and same label: against the Keras model. {conditions}", highlight=False)
+    Console().print(
+        f"Drop in points, with its interval, and same label: against the original model. {conditions}", highlight=False
+    )
 
 
 def bench_table(measurements: Sequence[Measurement]) -> None:

@@ -10,15 +10,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeclf.evaluation.paired import paired
 from edgeclf.evaluation.scores import Pixels, engine_scores
 from edgeclf_device.artifact import read_artifact
 from edgeclf_device.bundle import Bundle
 from edgeclf_device.engines import open_engine
 from edgeclf_device.errors import GateError, ModelError
 from edgeclf_device.golden import GENERATOR, golden_input
-from edgeclf_device.manifest import Certificate, Container, Golden, Scheme, Tensor
+from edgeclf_device.manifest import (
+    MAX_CHANGED_IMAGES,
+    Certificate,
+    ChangedImage,
+    Changes,
+    Container,
+    Golden,
+    Scheme,
+    Tensor,
+)
 from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.progress import Progress, no_progress
+from edgeclf_device.text import drop_interval
 
 _FLOAT_TOLERANCE = 1e-5
 _SAME_MODEL_TOLERANCE = 0.01
@@ -77,17 +88,24 @@ def certify(
     split: str,
     max_drop_points: float,
     engine: str,
+    digests: Sequence[str] = (),
 ) -> Certificate:
-    """Compare an artifact's scores with the Keras model's on the same images.
+    """Compare an artifact's scores with the original model's on the same images.
 
     Args:
         scores: float32 (N, classes), of the artifact.
-        reference: float32 (N, classes), of the Keras model.
-        true: (N,) class indices; None: not known, and only the agreement is measured.
+        reference: float32 (N, classes), of the original model.
+        true: (N,) class indices; None: not known, and neither accuracy nor drop is measured.
         split: name of the part of the data that the images are.
         max_drop_points: the gate, written into the certificate; ``require_within`` enforces it.
         engine: what gave ``scores``.
+        digests: SHA-256 of the N images' files; without them, images that changed label are counted but not named.
+
+    Raises:
+        ModelError: a score of the original model is NaN or infinite.
     """
+    if not np.isfinite(reference).all():
+        raise ModelError("The original model answers NaN or infinity; look for a diverged training and train again.")
     predicted, expected = scores.argmax(axis=1), reference.argmax(axis=1)
     images = len(predicted)
     certificate = Certificate(
@@ -99,16 +117,46 @@ def certify(
         agreement=int((predicted == expected).sum()) / images,
         max_drop_points=None,
         engine=engine,
+        changes=_changes(scores, reference, true, digests),
     )
     if true is None:
         return certificate
-    right, right_before = int((predicted == true).sum()), int((expected == true).sum())
+    right, right_before = predicted == true, expected == true
+    found = paired(right_before, right)
     return replace(
         certificate,
-        accuracy=right / images,
-        reference_accuracy=right_before / images,
-        drop_points=(right_before - right) * 100 / images,
+        accuracy=int(right.sum()) / images,
+        reference_accuracy=int(right_before.sum()) / images,
+        drop_points=(found.lost - found.gained) * 100 / images,
         max_drop_points=max_drop_points,
+        paired=found,
+    )
+
+
+def _changes(
+    scores: NDArray[np.float32], reference: NDArray[np.float32], true: NDArray[np.int64] | None, digests: Sequence[str]
+) -> Changes:
+    before, after = reference.argmax(axis=1), scores.argmax(axis=1)
+    changed, classes = before != after, reference.shape[1]
+    given = np.bincount(before, minlength=classes).tolist()
+    flipped = np.bincount(before[changed], minlength=classes).tolist()
+    surest = np.argsort(-reference.max(axis=1), kind="stable")
+    listed = surest[changed[surest]][:MAX_CHANGED_IMAGES].tolist() if digests else []
+    error = np.abs(scores - reference)
+    return Changes(
+        max_error=float(error.max()),
+        mean_error=float(error.mean(dtype=np.float64)),
+        images=int(changed.sum()),
+        per_class=tuple(zip(given, flipped, strict=True)),
+        listed=tuple(
+            ChangedImage(
+                sha256=digests[place],
+                before=int(before[place]),
+                after=int(after[place]),
+                true=None if true is None else int(true[place]),
+            )
+            for place in listed
+        ),
     )
 
 
@@ -140,13 +188,16 @@ def require_within(certificates: Mapping[str, Certificate]) -> None:
     if all(map(_keeps_to_it, certificates.values())):
         return
     width = max(len(file) for file in certificates)
-    rows = [f"  {'artifact':{width}}  accuracy  drop (points)  agreement"]
+    rows = [f"  {'artifact':{width}}  accuracy  drop (points)      95 % interval  agreement"]
     for file, one in certificates.items():
         verdict = "" if _keeps_to_it(one) else "  beyond the gate"
-        rows.append(f"  {file:{width}}  {one.accuracy:8.4f}  {one.drop_points:13.2f}  {one.agreement:9.4f}{verdict}")
+        rows.append(
+            f"  {file:{width}}  {one.accuracy:8.4f}  {one.drop_points:13.2f}  {drop_interval(one.paired):>17}  "
+            f"{one.agreement:9.4f}{verdict}"
+        )
     first = next(iter(certificates.values()))
     raise GateError(
-        f"An artifact may lose {first.max_drop_points:g} points of the Keras model's {first.reference_accuracy:.4f} "
+        f"An artifact may lose {first.max_drop_points:g} points of the original model's {first.reference_accuracy:.4f} "
         f"on {first.images} {first.split} images, but not all keep to it; nothing was written.\n"
         + "\n".join(rows)
         + "\nLeave the scheme out with --scheme, calibrate with other images, or allow more with --max-drop."
@@ -168,7 +219,7 @@ def ungated(bundle: Bundle, max_drop_points: float) -> str:
     shares = [f"{file} {100 * one.agreement:.2f} %" for file, one in certificates.items() if one is not None]
     return (
         f"no accuracy was measured, for want of images labelled with the model's classes, so --max-drop "
-        f"{max_drop_points:g} was not applied. Same label as the Keras model on {first.images} images: "
+        f"{max_drop_points:g} was not applied. Same label as the original model on {first.images} images: "
         f"{', '.join(shares)}."
     )
 
@@ -179,10 +230,10 @@ def _keeps_to_it(certificate: Certificate) -> bool:
 
 
 def choose_golden_seed(scores: Mapping[int, Sequence[float]]) -> int:
-    """The seed whose golden input the Keras model is surest of, so that rounding can't change the label.
+    """The seed whose golden input the original model is surest of, so that rounding can't change the label.
 
     Args:
-        scores: the Keras model's scores for each seed's golden input.
+        scores: the original model's scores for each seed's golden input.
     """
     margins = {seed: float(np.subtract(*np.sort(row)[-1:-3:-1])) for seed, row in scores.items()}
     return max(margins, key=lambda seed: (margins[seed], -seed))

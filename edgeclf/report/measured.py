@@ -26,18 +26,19 @@ def judged_frames(run: Run) -> list[Frame]:
 
 
 def measured(
-    run: Run, bundle: Bundle, frames: Sequence[Frame] | None = None, *, progress: Progress = no_progress
+    run: Run | None, bundle: Bundle, frames: Sequence[Frame] | None = None, *, progress: Progress = no_progress
 ) -> tuple[list[ArtifactRow], str]:
     """Measure every artifact of ``bundle`` with one thread.
 
-    ``frames`` default to ``judged_frames(run)``; a run without images is measured on the synthetic frame of ``bench``.
+    ``frames`` default to ``judged_frames(run)``, and without a run or images in it to the synthetic frame of ``bench``.
 
     Returns:
         The rows of the artifacts, and one sentence on how their times were taken.
     """
-    if frames is None and run.has_images:
+    part = run.judged[0] if run is not None and run.has_images else ""
+    if frames is None and run is not None and part:
         frames = judged_frames(run)
-    description = "" if frames is None else f"{len(frames)} {run.judged[0]} images"
+    description = "" if frames is None else f"{len(frames)} {part} images"
     measurements: list[Measurement] = [
         bench(
             bundle.path(entry),

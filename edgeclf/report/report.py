@@ -15,16 +15,20 @@ from edgeclf_device.atomic import write_text
 from edgeclf_device.bench import Measurement
 from edgeclf_device.bundle import Bundle
 from edgeclf_device.errors import ModelError
+from edgeclf_device.manifest import Changes, Paired
+from edgeclf_device.text import drop_interval
 
 REPORT = "report.html"
 PARTS = {"test": "test", "val": "validation"}
+_CERTIFIED = ("accuracy", "drop_points", "agreement", "paired", "changes")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactRow:
     """One artifact in the report and in the quickstart's table: certificate and measured time.
 
-    Without labels ``accuracy`` and ``drop_points`` are None, without images ``agreement`` too.
+    Without labels ``accuracy``, ``drop_points`` and ``paired`` are None, without images ``agreement`` and ``changes``
+    too.
     """
 
     file: str
@@ -35,6 +39,8 @@ class ArtifactRow:
     p50_ms: float
     p90_ms: float
     p99_ms: float
+    paired: Paired | None = None
+    changes: Changes | None = None
 
 
 def artifact_rows(bundle: Bundle, measurements: Sequence[Measurement]) -> list[ArtifactRow]:
@@ -49,16 +55,9 @@ def artifact_rows(bundle: Bundle, measurements: Sequence[Measurement]) -> list[A
         certificate = read_artifact(bundle.path(entry)).manifest.certificate
         if entry.file not in measured:
             raise ModelError(f"{entry.file} was not measured; measure it first.")
-        rows.append(
-            ArtifactRow(
-                file=entry.file,
-                size_bytes=entry.size_bytes,
-                accuracy=None if certificate is None else certificate.accuracy,
-                drop_points=None if certificate is None else certificate.drop_points,
-                agreement=None if certificate is None else certificate.agreement,
-                **{f"{name}_ms": value for name, value in measured[entry.file].items()},
-            )
-        )
+        certified: dict[str, Any] = {name: getattr(certificate, name, None) for name in _CERTIFIED}
+        times: dict[str, Any] = {f"{name}_ms": value for name, value in measured[entry.file].items()}
+        rows.append(ArtifactRow(file=entry.file, size_bytes=entry.size_bytes, **certified, **times))
     return rows
 
 
@@ -96,6 +95,7 @@ def write_report(run: Run, *, artifacts: Sequence[ArtifactRow] = (), latency_con
         confidence=sections.confidence_section(run, found),
         gallery=sections.gallery_section(run, found),
         artifacts=artifacts,
+        changes=sections.changes_section(run, {row.file: row.changes for row in artifacts if row.changes}),
         artifacts_plot=plots.artifacts(artifacts) if artifacts else "",
         latency_conditions=latency_conditions,
     )
@@ -110,7 +110,7 @@ def _rendered(run: Run, **values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("edgeclf.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"percent": _percent, "number": _number}
+    environment.filters |= {"percent": _percent, "number": _number, "interval": drop_interval}
     try:
         return environment.get_template("report.html.j2").render(**values)
     except UndefinedError as error:

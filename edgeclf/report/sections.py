@@ -17,6 +17,7 @@ from edgeclf.report import curves, plots
 from edgeclf.report.pictures import read_pictures
 from edgeclf.training.run import Run, read_history, read_predictions
 from edgeclf_device.errors import ModelError
+from edgeclf_device.manifest import ChangedImage, Changes
 
 CONFUSED_PAIRS = 10
 LISTED = 50
@@ -180,6 +181,55 @@ def gallery_section(run: Run, found: Judged) -> dict[str, Any]:
         "augmentation": _data_uri(pictures.augmentation),
         "cards": cards,
     }
+
+
+def changes_section(run: Run, changes: Mapping[str, Changes]) -> dict[str, Any]:
+    """Images that an artifact gives another label than the Keras model: counted per class, and shown.
+
+    ``changes`` maps the artifacts' files to what their certificates say. A picture is shown where the gallery has it.
+
+    Raises:
+        ModelError: the pictures are damaged.
+    """
+    pictures = read_pictures(run.folder)
+    image_of = {run.splits[one.row].sha256: one.image for one in (pictures.gallery if pictures else ())}
+    path_of = {row.sha256: row.path for row in run.splits}
+    found: dict[str, dict[str, ChangedImage]] = {}
+    for file, one in changes.items():
+        for image in one.listed:
+            found.setdefault(image.sha256, {})[file] = image
+    cards = [
+        {
+            "file": path_of.get(digest, digest),
+            "image": _data_uri(image_of[digest]) if digest in image_of else None,
+            **_changed_labels(run.labels, found[digest]),
+        }
+        for digest in sorted(found, key=lambda digest: -len(found[digest]))
+    ]
+    return {
+        "totals": {file: one.images for file, one in changes.items()},
+        "per_class": _changed_classes(run.labels, list(changes.values())),
+        "cards": cards[:LISTED],
+        "complete": len(cards) <= LISTED and all(one.images == len(one.listed) for one in changes.values()),
+    }
+
+
+def _changed_labels(labels: Sequence[str], given: Mapping[str, ChangedImage]) -> dict[str, Any]:
+    """What is true of one image, what the Keras model says, and which artifacts say what; ``given`` is by file."""
+    first = next(iter(given.values()))
+    after: dict[str, list[str]] = {}
+    for file, image in given.items():
+        after.setdefault(labels[image.after], []).append(file)
+    return {"true": None if first.true is None else labels[first.true], "before": labels[first.before], "after": after}
+
+
+def _changed_classes(labels: Sequence[str], changes: Sequence[Changes]) -> list[tuple[str, int, list[int]]]:
+    """(label, images that the Keras model gives it, how many each artifact changed), where any did, the most first."""
+    rows = [
+        (label, changes[0].per_class[place][0], [one.per_class[place][1] for one in changes])
+        for place, label in enumerate(labels if changes else ())
+    ]
+    return sorted((row for row in rows if any(row[2])), key=lambda row: -sum(row[2]))[:LISTED]
 
 
 def _data_uri(jpeg: bytes) -> str:

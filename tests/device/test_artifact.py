@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -19,7 +20,16 @@ from edgeclf_device import (
     write_artifact,
 )
 from edgeclf_device.artifact import TRAILERS, artifact_bytes
-from edgeclf_device.manifest import MAX_MANIFEST_BYTES, canonical_json, own_digest, seal
+from edgeclf_device.manifest import (
+    MAX_MANIFEST_BYTES,
+    ChangedImage,
+    Changes,
+    Manifest,
+    Paired,
+    canonical_json,
+    own_digest,
+    seal,
+)
 from edgeclf_device.verify import verify
 
 CONTAINERS = ("fp32.tflite", "fp32.onnx")
@@ -161,6 +171,56 @@ def test_an_artifact_of_every_released_format_is_read_for_ever(tiny, container, 
         result = classify(frame)
     assert result.accepted is (reject_below is None or result.score >= reject_below)
     assert verify(path).ok
+
+
+PAIRED = Paired(lost=4, gained=1, drop_interval_95=(-0.25, 1.25), mcnemar_p=0.375)
+CHANGES = Changes(
+    max_error=0.25,
+    mean_error=0.001,
+    images=7,
+    per_class=((300, 4), (200, 2), (150, 1), (6, 0)),
+    listed=(
+        ChangedImage(sha256="a" * 64, before=0, after=3, true=3),
+        ChangedImage(sha256="b" * 64, before=2, after=1, true=None),
+    ),
+)
+
+
+def compared(tiny, kind):
+    """The certificate of a tiny model with everything that format 1.2 added."""
+    return dataclasses.replace(tiny.manifest(kind).certificate, paired=PAIRED, changes=CHANGES)
+
+
+def test_a_comparison_with_the_original_is_written_and_read(tiny, kind, tmp_path):
+    read = read_artifact(tiny.write(tmp_path, kind, certificate=compared(tiny, kind)))
+    assert read.raw["format"] == [1, 2]
+    assert (read.manifest.certificate.paired, read.manifest.certificate.changes) == (PAIRED, CHANGES)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "message"),
+    [
+        ("paired", "lost", "four", "lost"),
+        ("paired", "mcnemar_p", None, "mcnemar_p"),
+        ("paired", "drop_interval_95", [1.0], "two numbers"),
+        ("paired", "drop_interval_95", ["low", "high"], "drop_interval_95"),
+        ("changes", "max_error", True, "max_error"),
+        ("changes", "per_class", [[300, 4]], "1 classes but the model has 4 outputs"),
+        ("changes", "per_class", [[300, 4], [200], [150, 1], [6, 0]], "pairs"),
+        ("changes", "per_class", [[300, 4], [200, "2"], [150, 1], [6, 0]], "per_class"),
+        ("changes", "listed", [{"sha256": "a", "before": 0, "after": 4, "true": None}], "from 0 to 3, but one has 4"),
+        ("changes", "listed", [{"sha256": "a", "before": 0, "after": -1, "true": 9}], "from 0 to 3"),
+        ("changes", "listed", [{"before": 0, "after": 1, "true": None}], "sha256"),
+    ],
+)
+def test_a_comparison_that_can_not_be_is_refused(tiny, part, field, value, message, tmp_path):
+    kind = "fp32.onnx"
+
+    def change(whole):
+        whole["certificate"] = compared(tiny, kind).to_json()
+        whole["certificate"][part][field] = value
+
+    assert message in refusal(tmp_path, kind, rewritten(tiny, kind, change))
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
@@ -349,6 +409,26 @@ def test_a_sealed_manifest_with_any_odd_value_anywhere_is_read_or_refused(tiny, 
             except ModelError as error:
                 assert path.name in str(error)  # noqa: PT017 - most are refused, a few are harmless
     assert read < 200
+
+
+def test_a_comparison_with_any_odd_value_anywhere_is_read_or_refused(tiny):
+    kind = "w8a8.onnx"
+    whole = dataclasses.replace(tiny.manifest(kind), certificate=compared(tiny, kind)).to_json()
+    read = 0
+    for part in ("paired", "changes"):
+        for place in paths_of(whole["certificate"][part], (part,)):
+            for odd in ODD_VALUES:
+                value = json.loads(json.dumps(whole))
+                holder = value["certificate"]
+                for key in place[:-1]:
+                    holder = holder[key]
+                holder[place[-1]] = odd
+                try:
+                    seal(Manifest.from_json(value), tiny.model(kind))
+                    read += 1
+                except ModelError:
+                    pass
+    assert 0 < read < 200
 
 
 def test_scrambled_trailers_are_refused_and_never_crash_the_reader(tiny, kind, artifact, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgeclf_device.cli import main
+from edgeclf_device.manifest import Changes, Paired
 from edgeclf_device.terminal import stderr_progress
 
 NO_SOCKETS = (
@@ -41,6 +43,21 @@ def test_0_inspect_prints_labels_preprocessing_and_digests(tiny, kind, artifact,
     for expected in (*tiny.labels, kind.split(".")[0], "16×20 rgb", "center 0.875", "accuracy 0.8700", "images 200"):
         assert expected in printed
     assert "SHA-256" in printed
+
+
+def test_0_inspect_shows_how_an_artifact_differs_from_the_original(tiny, tmp_path, capsys):
+    kind = "fp32.onnx"
+    certificate = dataclasses.replace(
+        tiny.manifest(kind).certificate,
+        paired=Paired(lost=4, gained=1, drop_interval_95=(-0.25, 1.25), mcnemar_p=0.375),
+        changes=Changes(max_error=0.25, mean_error=0.001, images=7, per_class=((164, 7),) * 4, listed=()),
+    )
+    assert main(["inspect", str(tiny.write(tmp_path, kind, certificate=certificate))]) == 0
+    printed = capsys.readouterr().out
+    assert "drop              95 % interval -0.25 to +1.25 points; 4 images lost, 1 gained, McNemar p 0.38\n" in printed
+    assert "7 of 656 images have another label; scores are off by at most 0.25, by 0.001 on average\n" in printed
+    assert main(["inspect", str(tiny.write(tmp_path, kind))]) == 0
+    assert "McNemar" not in capsys.readouterr().out
 
 
 def test_0_inspect_prints_the_manifest_as_json(tiny, artifact, capsys):

@@ -41,7 +41,10 @@ def write_run(folder, *, labels=("heil", "Riß <&> ☀ ひび割れ"), per_class
     (folder / "config.toml").write_text(to_toml(TrainConfig(name="klein", data="gone", licence="MIT")))
     with (folder / "splits.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(
-            [("path", "label", "split", "sha256"), *((path, labels[index], part, "0") for path, index, part in rows)]
+            [
+                ("path", "label", "split", "sha256"),
+                *((path, labels[index], part, f"{number:064x}") for number, (path, index, part) in enumerate(rows)),
+            ]
         )
     with (folder / "history.csv").open("w", encoding="utf-8", newline="") as file:
         names = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")

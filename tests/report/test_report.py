@@ -10,10 +10,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from edgeclf.report.pictures import PICTURES
+from edgeclf.cli.tables import artifact_table
+from edgeclf.report.pictures import PICTURES, read_pictures
 from edgeclf.report.report import ArtifactRow, write_report
 from edgeclf.training.run import read_run
 from edgeclf_device import DataError, ModelError
+from edgeclf_device.manifest import ChangedImage, Changes, Paired
 
 ARTIFACT = ArtifactRow(
     file="klein-w8a8.tflite",
@@ -65,6 +67,61 @@ def test_the_report_names_every_class_and_file_as_it_is(made_run):
     assert "On a quiet machine." in page.text
     assert "train.fine_tune_from" not in page.text
     assert "fine_tune_from" in page.text
+
+
+def with_changes(run, file, rows):
+    """An artifact that takes the images of ``rows`` of the first class for the second one."""
+    listed = tuple(ChangedImage(sha256=run.splits[row].sha256, before=0, after=1, true=0) for row in rows)
+    changes = Changes(
+        max_error=0.31, mean_error=2.5e-6, images=len(rows), per_class=((33, len(rows)), (27, 0)), listed=listed
+    )
+    paired = Paired(lost=len(rows), gained=0, drop_interval_95=(-0.25, 1.5), mcnemar_p=0.625)
+    return dataclasses.replace(ARTIFACT, file=file, paired=paired, changes=changes)
+
+
+def test_the_report_shows_what_each_artifact_changed_and_each_image_once(made_run):
+    run = made_run()
+    pictured = read_pictures(run.folder).gallery[0].row
+    other = next(row for row in range(120, 180) if row not in {one.row for one in read_pictures(run.folder).gallery})
+    rows = [with_changes(run, "k-w8a8.onnx", [pictured]), with_changes(run, "k-w8a8.tflite", [other, pictured])]
+    before = page_of(run)
+    page = page_of(run, artifacts=rows, latency_conditions="x")
+    for expected in ("-0.25 to +1.50", "0.625", "0.31", "2.5e-06", "Images that changed label"):
+        assert expected in page.text
+        assert expected not in before.text
+    changed = page.text[page.text.index("Images that changed label") :]
+    change = f"{run.labels[0]} → {run.labels[1]}"
+    assert f"{change} in k-w8a8.onnx, k-w8a8.tflite" in changed
+    assert changed.index(run.splits[pictured].path) < changed.index(run.splits[other].path)
+    assert changed.count(change) == 2
+    assert len(page.all("img")) == len(before.all("img")) + 1
+    assert re.search(rf"{run.labels[0]}\s*33\s*1\s*2\s", changed)
+
+
+def test_changed_images_that_the_run_does_not_know_are_named_by_their_digest(made_run):
+    run = made_run()
+    row = with_changes(run, "k.onnx", [125])
+    strange = dataclasses.replace(row.changes.listed[0], sha256="f" * 64, true=None)
+    page = page_of(
+        run, artifacts=[dataclasses.replace(row, changes=dataclasses.replace(row.changes, listed=(strange,)))]
+    )
+    assert "f" * 64 in page.text
+
+
+def test_many_changed_images_are_counted_and_some_are_shown(made_run):
+    run = made_run()
+    page = page_of(run, artifacts=[with_changes(run, "k.onnx", range(60, 120))])
+    assert "some are shown" in page.text
+    assert page.text.count(" in k.onnx") == 50
+
+
+def test_the_table_of_an_export_shows_the_drop_with_its_interval(made_run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    run = made_run()
+    artifact_table([with_changes(run, "k.onnx", [125]), ARTIFACT], "On a quiet machine.")
+    rows = capsys.readouterr().out.splitlines()
+    assert re.search(r"k\.onnx +4\.00 +90\.00 % +\+0\.12 +-0\.25 to \+1\.50 +99\.00 %", rows[1])
+    assert re.search(r"klein-w8a8\.tflite .* \+0\.12 +– ", rows[2])
 
 
 def test_the_report_needs_nothing_from_elsewhere_and_every_picture_has_words(made_run):

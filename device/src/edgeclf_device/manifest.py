@@ -14,13 +14,15 @@ from edgeclf_device.errors import ModelError
 from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.quantization import Quantization
 
-FORMAT = (1, 1)
+FORMAT = (1, 2)
 """Major and minor of the manifest this package writes; a newer major is refused, an unknown minor field ignored."""
 
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_LABELS = 100_000
 MAX_SCORE = 1e30
 """Bound of a golden score: JSON's integers may be too large for any float."""
+MAX_CHANGED_IMAGES = 100
+"""So many images that changed label are named; all are counted."""
 
 Container = Literal["tflite", "onnx"]
 Scheme = Literal["fp32", "fp16", "w8a32", "w8a8", "w8a16"]
@@ -76,11 +78,110 @@ class Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Paired:
+    """Whether the drop may be chance, from the images that only one of the artifact and the Keras model labels rightly.
+
+    Attributes:
+        lost: images that the Keras model alone labels rightly.
+        gained: images that the artifact alone labels rightly.
+        drop_interval_95: (low, high) in points; the drop lies between them.
+        mcnemar_p: probability of counts at least as unequal, if both were equally likely.
+    """
+
+    lost: int
+    gained: int
+    drop_interval_95: tuple[float, float]
+    mcnemar_p: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The certificate's ``paired`` object."""
+        return {**vars(self), "drop_interval_95": list(self.drop_interval_95)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Paired:
+        """Read it; raises ModelError where a field is missing or of another type."""
+        interval = _get(value, "drop_interval_95", list)
+        if len(interval) != 2:
+            raise ModelError(f"The manifest's drop_interval_95 must be two numbers, but it is {interval!r:.80}.")
+        low, high = (_number({"drop_interval_95": end}, "drop_interval_95") for end in interval)
+        return cls(
+            lost=_get(value, "lost", int),
+            gained=_get(value, "gained", int),
+            drop_interval_95=(low, high),
+            mcnemar_p=_number(value, "mcnemar_p"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedImage:
+    """One image that the artifact gives another label than the Keras model does; labels are places in the labels.
+
+    Attributes:
+        sha256: of the image's file.
+        before, after: the Keras model's label, and the artifact's.
+        true: the image's class; None: not known.
+    """
+
+    sha256: str
+    before: int
+    after: int
+    true: int | None
+
+    @classmethod
+    def from_json(cls, value: Any) -> ChangedImage:
+        """Read one image; raises ModelError where a field is missing or of another type."""
+        return cls(
+            sha256=_get(value, "sha256", str),
+            before=_get(value, "before", int),
+            after=_get(value, "after", int),
+            true=_get(value, "true", (int, type(None))),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """How the artifact's answers differ from the Keras model's on the same images, right or wrong.
+
+    Attributes:
+        max_error, mean_error: absolute difference of a score, over all images and classes.
+        images: how many changed label.
+        per_class: for each class, (images that the Keras model gives it, how many of them changed label).
+        listed: at most ``MAX_CHANGED_IMAGES`` of those that changed, the ones first that the Keras model was surest of.
+    """
+
+    max_error: float
+    mean_error: float
+    images: int
+    per_class: tuple[tuple[int, int], ...]
+    listed: tuple[ChangedImage, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The certificate's ``changes`` object."""
+        pairs = [list(pair) for pair in self.per_class]
+        return {**vars(self), "per_class": pairs, "listed": [dict(vars(image)) for image in self.listed]}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Changes:
+        """Read them; raises ModelError where a field is missing or of another type."""
+        pairs = _get(value, "per_class", list)
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            raise ModelError("The manifest's per_class must hold pairs of integers; export the model again.")
+        counts = [_integers(pair, "per_class") for pair in pairs]
+        return cls(
+            max_error=_number(value, "max_error"),
+            mean_error=_number(value, "mean_error"),
+            images=_get(value, "images", int),
+            per_class=tuple((total, changed) for total, changed in counts),
+            listed=tuple(map(ChangedImage.from_json, _get(value, "listed", list))),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Certificate:
     """What was measured on this very file before it was allowed out.
 
-    Without labels no accuracy can be measured: then the four fields that depend on it are None, and no gate was
-    applied.
+    Without labels no accuracy can be measured: then the five fields that depend on it are None, and no gate was
+    applied. ``paired`` and ``changes`` are None before format 1.2.
 
     Attributes:
         split: which images: normally ``test``; ``held-out`` or ``unlabelled`` where the run has none of its own.
@@ -91,6 +192,8 @@ class Certificate:
         agreement: share of images with the same top-1 label as the Keras model.
         max_drop_points: the gate it passed.
         engine: what executed it, with its version.
+        paired: whether the drop may be chance.
+        changes: how its answers differ from the Keras model's.
     """
 
     split: str
@@ -101,21 +204,30 @@ class Certificate:
     agreement: float
     max_drop_points: float | None
     engine: str
+    paired: Paired | None = None
+    changes: Changes | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's ``certificate`` object."""
-        return dict(vars(self))
+        return {
+            **vars(self),
+            "paired": self.paired.to_json() if self.paired else None,
+            "changes": self.changes.to_json() if self.changes else None,
+        }
 
     @classmethod
     def from_json(cls, value: Any) -> Certificate:
         """Read the certificate; raises ModelError where a field is missing or of another type."""
         gated = ("accuracy", "reference_accuracy", "drop_points", "max_drop_points")
         unlabelled = all(_get(value, key, (int, float, type(None))) is None for key in gated)
+        paired, changes = value.get("paired"), value.get("changes")
         return cls(
             split=_get(value, "split", str),
             images=_get(value, "images", int),
             agreement=_number(value, "agreement"),
             engine=_get(value, "engine", str),
+            paired=None if paired is None else Paired.from_json(paired),
+            changes=None if changes is None else Changes.from_json(changes),
             **{key: None if unlabelled else _number(value, key) for key in gated},
         )
 
@@ -252,6 +364,22 @@ def check_consistent(manifest: Manifest) -> None:
     if manifest.reject_below is not None and not 0 <= manifest.reject_below <= 1:
         raise ModelError(
             f"The manifest's reject_below must be a score from 0 to 1, but it is {manifest.reject_below}; export again."
+        )
+    if manifest.certificate is not None and manifest.certificate.changes is not None:
+        _check_changes(manifest.certificate.changes, classes)
+
+
+def _check_changes(changes: Changes, classes: int) -> None:
+    if len(changes.per_class) != classes:
+        raise ModelError(
+            f"The certificate's per_class has {len(changes.per_class)} classes but the model has {classes} outputs; "
+            "export again."
+        )
+    named = {place for one in changes.listed for place in (one.before, one.after, one.true) if place is not None}
+    if not named <= set(range(classes)):
+        raise ModelError(
+            f"The certificate's images must have classes from 0 to {classes - 1}, but one has "
+            f"{max(named, key=abs)}; export again."
         )
 
 

@@ -9,7 +9,7 @@ from edgeclf_device.artifact import Artifact
 from edgeclf_device.bench import STAGES, Measurement
 from edgeclf_device.classifier import Result
 from edgeclf_device.doctor import Finding
-from edgeclf_device.manifest import Tensor
+from edgeclf_device.manifest import Certificate, Paired, Tensor
 from edgeclf_device.verify import Verification
 
 MAX_LABELS_SHOWN = 10
@@ -30,7 +30,8 @@ def artifact_lines(file: str, artifact: Artifact) -> Iterator[str]:
             ("preprocessing", f"{spec.height}×{spec.width} {spec.channels}, {spec.crop}{fraction}{bars}"),
             *(("input", _tensor(tensor)) for tensor in manifest.inputs),
             *(("output", _tensor(tensor)) for tensor in manifest.outputs),
-            ("certificate", _certificate(artifact)),
+            ("certificate", _certificate(manifest.certificate)),
+            *_compared(manifest.certificate),
             ("reject below", "none" if manifest.reject_below is None else f"score {manifest.reject_below:.4f}"),
             ("calibration", _record(manifest.calibration) if manifest.calibration else "none"),
             ("provenance", _record(manifest.provenance) if manifest.provenance else "none"),
@@ -77,6 +78,11 @@ def result_line(name: str, result: Result, total_ms: float, top: int) -> str:
     return f"{name}  {ranked}{'' if result.accepted else '  not accepted'}  {total_ms:.2f} ms"
 
 
+def drop_interval(paired: Paired | None) -> str:
+    """The 95 % interval of a drop in points, or a dash where it was not measured."""
+    return "–" if paired is None else "{:+.2f} to {:+.2f}".format(*paired.drop_interval_95)
+
+
 def _table(rows: list[tuple[str, str]]) -> Iterator[str]:
     width = max(len(name) for name, _ in rows)
     return (f"  {name:{width}}  {value}" for name, value in rows)
@@ -95,8 +101,7 @@ def _tensor(tensor: Tensor) -> str:
     return f"{tensor.dtype} {sides} {tensor.layout}, scale {scale:.6g}, zero point {zero_point}"
 
 
-def _certificate(artifact: Artifact) -> str:
-    certificate = artifact.manifest.certificate
+def _certificate(certificate: Certificate | None) -> str:
     if certificate is None:
         return "none: its accuracy was not measured"
     if certificate.accuracy is None:
@@ -109,6 +114,21 @@ def _certificate(artifact: Artifact) -> str:
         f"{certificate.engine}; {certificate.drop_points:.2f} points below the original "
         f"(allowed {certificate.max_drop_points:g}), same label {certificate.agreement:.4f}"
     )
+
+
+def _compared(certificate: Certificate | None) -> Iterator[tuple[str, str]]:
+    """Rows on the comparison with the Keras model, as far as the certificate has them."""
+    if certificate is not None and certificate.paired is not None:
+        paired = certificate.paired
+        counts = f"{paired.lost} images lost, {paired.gained} gained, McNemar p {paired.mcnemar_p:.2g}"
+        yield "drop", f"95 % interval {drop_interval(paired)} points; {counts}"
+    if certificate is not None and certificate.changes is not None:
+        changes = certificate.changes
+        errors = f"at most {changes.max_error:.2g}, by {changes.mean_error:.2g} on average"
+        yield (
+            "changes",
+            f"{changes.images} of {certificate.images} images have another label; scores are off by {errors}",
+        )
 
 
 def _record(record: dict[str, Any]) -> str:
