@@ -14,15 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf_calibration._imports import import_onnx
+from edgeclf_calibration.tflite_file import add_constant, operators, packed, read_file
 
 NAME = "bias-correction"
 """As it stands in the calibration record."""
 
 
 class ChannelMeans:
-    """Mean of every tensor's channels (its second axis), from a stream of tensors: an ``Observer``."""
+    """Mean of every tensor's channels, from a stream of tensors: an ``Observer``.
 
-    def __init__(self) -> None:
+    Args:
+        axis: of the channels: 1 in .onnx, -1 in .tflite.
+    """
+
+    def __init__(self, *, axis: int = 1) -> None:
+        self._axis = axis
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._counts: dict[str, int] = {}
 
@@ -31,7 +37,7 @@ class ChannelMeans:
         for name, values in tensors.items():
             if values.ndim < 2:
                 continue
-            axes = tuple(axis for axis in range(values.ndim) if axis != 1)
+            axes = tuple(axis for axis in range(values.ndim) if axis != self._axis % values.ndim)
             mean = values.mean(axis=axes, dtype=np.float64)
             self._sums[name] = self._sums.get(name, np.zeros_like(mean)) + mean
             self._counts[name] = self._counts.get(name, 0) + 1
@@ -84,6 +90,41 @@ def corrected(model: bytes, means: Mapping[str, NDArray[np.float64]]) -> bytes:
         bias.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), bias.name))
     result: bytes = proto.SerializeToString()
     return result
+
+
+def corrected_tflite(model: bytes, means: Mapping[str, NDArray[np.float64]]) -> bytes:
+    """As ``corrected``, for fp32 .tflite bytes; ``means`` has the channels on the last axis.
+
+    Raises:
+        DependencyError: ai-edge-litert is not installed.
+        ModelError: the bytes are no TensorFlow Lite model.
+    """
+    file = read_file(model)
+    (graph,) = file.subgraphs
+    for number, step in enumerate(operators(file)):
+        if step.kind not in _WEIGHTS_OF or len(step.inputs) != 3 or step.inputs[0].name not in means:
+            continue
+        weights, bias = step.inputs[1].values, step.inputs[2].values
+        if weights is None or bias is None or not step.inputs[1].is_float:
+            continue
+        error = rounding_error(_WEIGHTS_OF[step.kind](weights), axis=0)
+        values = bias - _shift(error, means[step.inputs[0].name])
+        graph.operators[number].inputs[2] = add_constant(file, step.inputs[2], values.astype(np.float32))
+    return packed(file)
+
+
+def _depthwise_first(weights: NDArray[Any]) -> NDArray[Any]:
+    """(1, height, width, out) as (out, 1, height, width)."""
+    return np.moveaxis(weights, 3, 0)
+
+
+def _channels_second(weights: NDArray[Any]) -> NDArray[Any]:
+    """(out, height, width, in) as (out, in, height, width)."""
+    return np.moveaxis(weights, 3, 1)
+
+
+_WEIGHTS_OF = {"CONV_2D": _channels_second, "DEPTHWISE_CONV_2D": _depthwise_first}
+"""The operators that are corrected, and how to order their weights as .onnx files do, (out, in / groups, …)."""
 
 
 def _shift(error: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +96,21 @@ def float_tensors(graph: tuple[Operator, ...]) -> dict[str, int]:
     return {tensor.name: tensor.index for tensor in tensors if tensor.is_float and tensor.values is None}
 
 
+def add_constant(file: Any, like: Tensor, values: NDArray[np.float32]) -> int:
+    """Put a constant into a parsed file, named after another; its index. Converters let equal constants share one."""
+    from ai_edge_litert.schema_py_generated import BufferT
+
+    (graph,) = file.subgraphs
+    tensor = copy(graph.tensors[like.index])
+    tensor.name = f"{like.name}#{len(graph.tensors)}".encode()
+    tensor.buffer, tensor.shape = len(file.buffers), list(values.shape)
+    buffer = BufferT()
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    file.buffers.append(buffer)
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class _AlignedBuffer:
     """Stands for the schema's BufferT, whose Pack lets data begin anywhere."""
@@ -114,8 +130,39 @@ class _AlignedBuffer:
 
 
 def packed(file: Any) -> bytes:
-    """The bytes of a parsed file, all weights inside the flatbuffer, each buffer aligned. Replaces its buffers."""
+    """The bytes of a parsed file, all weights inside the flatbuffer, each buffer aligned. Replaces its buffers.
+
+    Tensors that no operator reads or writes, and buffers that no tensor has, are left out.
+    """
     from ai_edge_litert.tools import flatbuffer_utils
 
+    _drop_unused_tensors(file)
+    _drop_unused_buffers(file)
     file.buffers = [_AlignedBuffer(data=None if one.data is None else bytes(one.data)) for one in file.buffers]
     return bytes(flatbuffer_utils.convert_object_to_bytearray(file))
+
+
+def _drop_unused_tensors(file: Any) -> None:
+    (graph,) = file.subgraphs
+    used = {*graph.inputs, *graph.outputs}
+    for step in graph.operators:
+        used |= {index for index in (*step.inputs, *step.outputs, *(step.intermediates or ())) if index >= 0}
+    place = {old: new for new, old in enumerate(sorted(used))} | {-1: -1}
+    graph.tensors = [graph.tensors[old] for old in sorted(used)]
+    for ends in (graph, *graph.operators):
+        ends.inputs, ends.outputs = ([place[old] for old in many] for many in (ends.inputs, ends.outputs))
+    for step in graph.operators:
+        step.intermediates = None if step.intermediates is None else [place[old] for old in step.intermediates]
+    for signature in file.signatureDefs or ():
+        for end in (*signature.inputs, *signature.outputs):
+            end.tensorIndex = place[end.tensorIndex]
+
+
+def _drop_unused_buffers(file: Any) -> None:
+    (graph,) = file.subgraphs
+    holders = [*graph.tensors, *(file.metadata or ())]
+    used = sorted({0, *(holder.buffer for holder in holders)})
+    place = {old: new for new, old in enumerate(used)}
+    file.buffers, file.metadataBuffer = [file.buffers[old] for old in used], None  # a field given up for metadata
+    for holder in holders:
+        holder.buffer = place[holder.buffer]

@@ -1,0 +1,193 @@
+"""Static int8 in both formats: watch an fp32 model at work on images, then write it with what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclf_calibration import adaptive_rounding, bias_correction, equalization
+from edgeclf_calibration._imports import import_onnx
+from edgeclf_calibration.estimators import ESTIMATORS
+from edgeclf_calibration.mixed_precision import Layer
+from edgeclf_calibration.observe import anchored, observe
+from edgeclf_calibration.observe_tflite import observe_tflite
+from edgeclf_calibration.onnx_int8 import EXACT_INPUT_OPERATORS, nodes_in_float, onnx_layers, optimised, quantize_onnx
+from edgeclf_calibration.ranges import MinMax, Observer, Range
+from edgeclf_calibration.tflite_file import operators, read_file
+from edgeclf_calibration.tflite_int8 import quantize_tflite, tensors_in_float, tflite_layers
+from edgeclf_calibration.tflite_pixels import pixels_first
+from edgeclf_calibration.weighted import changed_onnx, changed_tflite, weighted_onnx, weighted_tflite
+from edgeclf_device.errors import UsageError
+from edgeclf_device.progress import Progress, no_progress
+
+CONTAINERS = ("tflite", "onnx")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """An fp32 model and what was seen of it; see ``watch``.
+
+    Attributes:
+        container: ``tflite`` or ``onnx``.
+        model: fp32 bytes; not always those that were given, but tensors and layers are named as in these.
+        equalized: whether its channels were equalized.
+        ranges: by estimator, by tensor.
+        means: of each tensor's channels.
+        moments: of the layers' inputs, by place; None: not asked for.
+    """
+
+    container: str
+    model: bytes = field(repr=False)
+    equalized: bool
+    ranges: Mapping[str, Mapping[str, Range]] = field(repr=False)
+    means: Mapping[str, NDArray[np.float64]] = field(repr=False)
+    moments: Mapping[int, adaptive_rounding.Moments] | None = field(repr=False)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers that can be left in float."""
+        return tflite_layers(self.model) if self.container == "tflite" else onnx_layers(self.model)
+
+
+def watch(
+    model: bytes,
+    container: str,
+    pixels: NDArray[np.uint8],
+    *,
+    estimators: Sequence[str] = (MinMax.name,),
+    equalize: bool = False,
+    with_moments: bool = False,
+    threads: int = 1,
+    progress: Progress = no_progress,
+) -> Watched:
+    """Run an fp32 model on ``pixels`` and keep what quantizing it needs.
+
+    The pixels themselves keep the range 0 to 255, whatever the images show and an estimator thinks of it.
+
+    Args:
+        model: fp32 .tflite or .onnx bytes: one uint8 input (1, H, W, C), or a float32 one that holds 0 to 255.
+        container: ``tflite`` or ``onnx``.
+        pixels: uint8 (N, H, W, C), prepared calibration images.
+        estimators: some of ``ESTIMATORS``.
+        equalize: scale channels first, see ``equalization``; runs the model on the images once more.
+        with_moments: keep what adaptive rounding needs.
+        threads: how many to run the model with.
+        progress: shows one step for each image.
+
+    Raises:
+        UsageError: there is no such estimator or container.
+        DependencyError: an engine or onnx is not installed.
+        DataError: ``pixels`` is of another kind, or without images.
+        ModelError: the model does not run, or gives NaN or infinity.
+    """
+    unknown = [name for name in estimators if name not in ESTIMATORS]
+    if unknown or not estimators:
+        raise UsageError(f"An estimator must be one of {', '.join(ESTIMATORS)}, but {unknown or 'none'} was named.")
+    if container not in CONTAINERS:
+        raise UsageError(f"The container must be {' or '.join(CONTAINERS)}, but it is {container!r}.")
+    images = anchored(pixels)
+    ready = optimised(model) if container == "onnx" else model
+
+    def show(shown: NDArray[np.uint8], *observers: Observer) -> None:
+        run = observe if container == "onnx" else observe_tflite
+        run(ready, shown, *observers, threads=threads, progress=progress)
+
+    if equalize:
+        peaks = equalization.ChannelPeaks(container)
+        show(images, peaks)
+        ready = _changed(ready, container, equalization.equalized(_weighted(ready, container), peaks.peaks))
+    seen = {name: ESTIMATORS[name]() for name in estimators}
+    exact, means = MinMax(), bias_correction.ChannelMeans(axis=1 if container == "onnx" else -1)
+    moments = adaptive_rounding.InputMoments(_weighted(ready, container), container) if with_moments else None
+    show(images, *seen.values(), means, *(() if moments is None else (moments,)))
+    show(images[:1], exact)
+    of_pixels = _computed_from_pixels(ready, container)
+    anchors = {name: one for name, one in exact.ranges().items() if name in of_pixels}
+    return Watched(
+        container=container,
+        model=ready,
+        equalized=equalize,
+        ranges={name: one.ranges() | anchors for name, one in seen.items()},
+        means=means.means(),
+        moments=None if moments is None else moments.moments(),
+    )
+
+
+def written(
+    watched: Watched, *, estimator: str = MinMax.name, adaptive: bool = False, in_float: Collection[str] = ()
+) -> bytes:
+    """The w8a8 model; equal arguments give equal bytes.
+
+    Args:
+        watched: what ``watch`` made.
+        estimator: one of those that it was asked for.
+        adaptive: round weights adaptively, see ``adaptive_rounding``, not to nearest with corrected biases.
+        in_float: names of ``Watched.layers`` that stay in float32.
+
+    Returns:
+        bytes with a uint8 input; .tflite has a uint8 output, .onnx a float32 one.
+
+    Raises:
+        UsageError: the estimator or the moments were not asked for; ``in_float`` names what is no layer.
+        DependencyError: a quantizer is not installed.
+        ModelError: the model can't be quantized.
+    """
+    if estimator not in watched.ranges or (adaptive and watched.moments is None):
+        what = "the inputs' moments" if estimator in watched.ranges else f"the estimator {estimator}"
+        raise UsageError(f"The model was watched without {what}; ask for it in watch().")
+    ranges = watched.ranges[estimator]
+    if watched.container == "tflite":
+        return pixels_first(quantize_tflite(_ready(watched, adaptive=adaptive), ranges, in_float=in_float))
+    return quantize_onnx(_ready(watched, adaptive=adaptive), ranges, in_float=in_float)
+
+
+def quantize(
+    model: bytes,
+    container: str,
+    pixels: NDArray[np.uint8],
+    *,
+    estimator: str = MinMax.name,
+    threads: int = 1,
+    progress: Progress = no_progress,
+) -> bytes:
+    """``watch`` and ``written`` in one, with their arguments and errors; biases are corrected."""
+    watched = watch(model, container, pixels, estimators=(estimator,), threads=threads, progress=progress)
+    return written(watched, estimator=estimator)
+
+
+def _ready(watched: Watched, *, adaptive: bool) -> bytes:
+    """The float model whose weights are about to be rounded to nearest."""
+    if not adaptive or watched.moments is None:
+        corrected = bias_correction.corrected if watched.container == "onnx" else bias_correction.corrected_tflite
+        return corrected(watched.model, watched.means)
+    layers = _weighted(watched.model, watched.container)
+    changes = {
+        layer.place: adaptive_rounding.adaptively_rounded(layer, watched.moments[layer.place])
+        for layer in layers
+        if layer.place in watched.moments
+    }
+    return _changed(watched.model, watched.container, changes)
+
+
+def _weighted(model: bytes, container: str) -> Any:
+    return weighted_onnx(model) if container == "onnx" else weighted_tflite(model)
+
+
+def _changed(model: bytes, container: str, changes: Any) -> bytes:
+    return changed_onnx(model, changes) if container == "onnx" else changed_tflite(model, changes)
+
+
+def _computed_from_pixels(model: bytes, container: str) -> set[str]:
+    """The tensors between the pixels and the first layer, the pixels among them."""
+    if container == "tflite":
+        file = read_file(model)
+        (graph,) = file.subgraphs
+        return {*tensors_in_float(operators(file)), *(graph.tensors[index].name.decode() for index in graph.inputs)}
+    proto = import_onnx().load_from_string(model)
+    exact = set(nodes_in_float(proto))
+    before = [node for node in proto.graph.node if node.name in exact and node.op_type in EXACT_INPUT_OPERATORS]
+    return {name for node in before for name in node.output} | {value.name for value in proto.graph.input}
