@@ -1,0 +1,223 @@
+"""How many calibration images a run needs and which: every choice is quantized to w8a8 and judged on validation images.
+
+ONNX is the road because it needs TensorFlow at most once. The network is run once over the images to choose from, and
+what is kept of each image calibrates every choice that holds it: see ``traces``. Each model is, byte for byte but for
+the last bit of a bias, what an export would make of the same images.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclf.calibrating.ground import Ground, read_ground
+from edgeclf.calibrating.outcome import CHOSEN, Study, Trial
+from edgeclf.calibrating.traces import Traces, trace
+from edgeclf.exporting.measure import run_images
+from edgeclf.exporting.request import TIMEOUT_S
+from edgeclf.exporting.subject import Images
+from edgeclf.exporting.tensors import tensors_of
+from edgeclf_calibration.bias_correction import ChannelMeans, corrected
+from edgeclf_calibration.doubts import range_stability
+from edgeclf_calibration.estimators import ESTIMATORS
+from edgeclf_calibration.observe import anchored, observe
+from edgeclf_calibration.onnx_int8 import quantize_onnx
+from edgeclf_calibration.ranges import MinMax, MovingAverage, Range
+from edgeclf_calibration.selection import METHODS, Selection, choose
+from edgeclf_device.errors import UsageError
+from edgeclf_device.progress import Progress, no_progress
+
+SIZES = (8, 16, CHOSEN, 64, 128, 256, 512)
+SEEDS = (0, 1, 2)
+POOL_IMAGES = 2048
+"""Of a larger training split this many are drawn at random: what is kept of them fits into 300 MB."""
+
+LOOKING = frozenset({"k-center", "extreme"})
+"""Methods that must run the network over every image they choose from, and that no seed changes."""
+
+FROM_ENDS = frozenset({MinMax.name, MovingAverage.name})
+"""Estimators that see of each tensor only how far it reaches in each image."""
+
+_CHUNK_IMAGES = 128
+"""Of the pool in memory at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bench:
+    """What every trial needs."""
+
+    ground: Ground
+    traces: Traces
+    anchors: dict[int, Traces]
+    reference: NDArray[np.int64]
+    estimator: str
+    threads: int
+
+
+def study(
+    run: Path,
+    *,
+    bundle: Path | None = None,
+    methods: Sequence[str] = METHODS,
+    sizes: Sequence[int] = SIZES,
+    seeds: Sequence[int] = SEEDS,
+    estimator: str = MinMax.name,
+    threads: int = 2,
+    timeout_s: float = TIMEOUT_S,
+    progress: Progress = no_progress,
+) -> Study:
+    """Try every method with every size and seed: calibrate, quantize, and run the result on the validation split.
+
+    Args:
+        run: folder of a training.
+        bundle: an export of that run with fp32 .onnx in it; None: convert, which needs TensorFlow.
+        methods: of ``METHODS``; those that no seed changes are tried once.
+        sizes: numbers of images; one beyond the images that there are means all of them.
+        seeds: of the random methods.
+        estimator: of ``ESTIMATORS``. Those that need more than the ends of each tensor in each image run the network
+            again for every choice.
+        threads: how many to compute with.
+        timeout_s: how long the conversion may take.
+        progress: shows conversion, observation and trials.
+
+    Raises:
+        UsageError: an unknown method or estimator; no method, size or seed; a size below 1; or as ``read_ground``.
+        DataError, ModelError, DependencyError, SystemStateError: as ``read_ground``.
+    """
+    _check(methods, sizes, seeds, estimator)
+    begin = time.monotonic()
+    ground = read_ground(run, bundle=bundle, timeout_s=timeout_s, progress=progress)
+    ground = replace(ground, pool=_drawn(ground.pool))
+    starts = range(0, len(ground.pool), _CHUNK_IMAGES)
+    traces = trace(
+        ground.model,
+        _chunks(ground.pool, progress(starts, "Observing the images to choose from", len(starts))),
+        with_embeddings="k-center" in methods,
+        threads=threads,
+    )
+    choices = list(_choices(ground, traces, methods, sizes, seeds))
+    tensors = tensors_of(ground.model, "onnx", "fp32")
+    scores, engine = run_images(
+        ground.model,
+        "onnx",
+        tensors,
+        ground.judging,
+        threads=threads,
+        description="Measuring fp32",
+        progress=progress,
+    )
+    bench = _Bench(
+        ground=ground,
+        traces=traces,
+        anchors=_anchors(ground, {choice.indices[0] for choice in choices}, threads),
+        reference=scores.argmax(axis=1),
+        estimator=estimator,
+        threads=threads,
+    )
+    trials = [_trial(bench, choice) for choice in progress(choices, "Quantizing and judging", len(choices))]
+    return Study(
+        name=ground.name,
+        estimator=estimator,
+        engine=engine,
+        split=ground.judging.split,
+        judged_images=len(ground.judging),
+        pool_images=len(ground.pool),
+        reference_accuracy=float(np.mean(bench.reference == ground.judging.true)),
+        trials=tuple(trials),
+        seconds=time.monotonic() - begin,
+    )
+
+
+def _check(methods: Sequence[str], sizes: Sequence[int], seeds: Sequence[int], estimator: str) -> None:
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown or not methods:
+        raise UsageError(f"A method must be one of {', '.join(METHODS)}, but {', '.join(unknown) or 'none'} was named.")
+    if estimator not in ESTIMATORS:
+        raise UsageError(f"The estimator must be one of {', '.join(ESTIMATORS)}, but it is {estimator!r}.")
+    if not seeds or not sizes or min(sizes) < 1:
+        raise UsageError(f"A study needs sizes of at least 1 and a seed, but got {list(sizes)} and {list(seeds)}.")
+
+
+def _drawn(pool: Images) -> Images:
+    return pool.part(sorted(choose(None, pool.digests, count=POOL_IMAGES, seed=0, method="random").indices))
+
+
+def _chunks(pool: Images, starts: Iterator[int]) -> Iterator[NDArray[np.uint8]]:
+    return (pool.take(range(start, min(start + _CHUNK_IMAGES, len(pool)))) for start in starts)
+
+
+def _choices(
+    ground: Ground, traces: Traces, methods: Sequence[str], sizes: Sequence[int], seeds: Sequence[int]
+) -> Iterator[Selection]:
+    pool = ground.pool
+    labels = None if pool.true is None else [ground.labels[one] for one in pool.true]
+    for method in methods:
+        for size in sorted({min(size, len(pool)) for size in sizes}):
+            for seed in seeds[:1] if method in LOOKING else seeds:
+                yield choose(
+                    labels,
+                    pool.digests,
+                    count=size,
+                    seed=seed,
+                    method=method,
+                    embeddings=traces.embeddings,
+                    minima=traces.minima,
+                    maxima=traces.maxima,
+                )
+
+
+def _anchors(ground: Ground, places: set[int], threads: int) -> dict[int, Traces]:
+    """Traces of the images that begin a choice, as they are when they do: see ``anchored``."""
+    return {
+        place: trace(ground.model, [anchored(ground.pool.take([place]))], with_embeddings=False, threads=threads)
+        for place in sorted(places)
+    }
+
+
+def _trial(bench: _Bench, choice: Selection) -> Trial:
+    """Calibrate on a choice, quantize, and judge."""
+    ground, begin = bench.ground, time.monotonic()
+    half, ranges = _ranges(bench, choice)
+    means = ChannelMeans()
+    means.update(bench.anchors[choice.indices[0]].channels(0))
+    for place in choice.indices[1:]:
+        means.update(bench.traces.channels(place))
+    model = quantize_onnx(corrected(ground.model, means.means()), ranges)
+    seconds = time.monotonic() - begin
+    tensors = tensors_of(model, "onnx", "w8a8")
+    scores, _ = run_images(model, "onnx", tensors, ground.judging, threads=bench.threads, description="Judging")
+    predicted, each_s = scores.argmax(axis=1), bench.traces.seconds / len(ground.pool)
+    shown = len(ground.pool) if choice.method in LOOKING else choice.count if bench.estimator in FROM_ENDS else 0
+    return Trial(
+        method=choice.method,
+        images=choice.count,
+        seed=None if choice.method in LOOKING else choice.seed,
+        accuracy=float(np.mean(predicted == ground.judging.true)),
+        agreement=float(np.mean(predicted == bench.reference)),
+        range_difference=range_stability(half, ranges).mean,
+        seconds=seconds + shown * each_s,
+    )
+
+
+def _ranges(bench: _Bench, choice: Selection) -> tuple[dict[str, Range], dict[str, Range]]:
+    """The ranges from the first half of a choice, and from all of it."""
+    estimator = ESTIMATORS[bench.estimator]()
+    middle = (choice.count + 1) // 2
+    if bench.estimator in FROM_ENDS:
+        estimator.update(bench.anchors[choice.indices[0]].ends(0))
+        for place in choice.indices[1:middle]:
+            estimator.update(bench.traces.ends(place))
+        half = estimator.ranges()
+        for place in choice.indices[middle:]:
+            estimator.update(bench.traces.ends(place))
+    else:
+        pixels = anchored(bench.ground.pool.take(choice.indices))
+        observe(bench.ground.model, pixels[:middle], estimator, threads=bench.threads)
+        half = estimator.ranges()
+        observe(bench.ground.model, pixels[middle:], estimator, threads=bench.threads)
+    return half, estimator.ranges()

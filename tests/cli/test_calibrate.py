@@ -1,0 +1,106 @@
+"""`edgeclf calibrate` as a user meets it, on a run that the commands themselves made."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EDGECLF = [sys.executable, "-m", "edgeclf"]
+
+
+@pytest.fixture(scope="module")
+def edgeclf(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("Ort")
+    environment = {**os.environ, "EDGECLF_CACHE": str(folder / "cache"), "COLUMNS": "100"}
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [*EDGECLF, *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=folder, timeout=300, check=False
+        )
+
+    run.folder = folder
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(edgeclf) -> Path:
+    import cv2
+
+    pytest.importorskip("tensorflow")
+    draw = np.random.default_rng(0)
+    for label, base in (("hell", 130), ("dunkel", 0)):
+        (edgeclf.folder / "bilder" / label).mkdir(parents=True)
+        for number in range(30):
+            pixels = (draw.integers(0, 100, (40, 50, 3)) + base).astype(np.uint8)
+            cv2.imencode(".png", pixels)[1].tofile(edgeclf.folder / "bilder" / label / f"ü {number}.png")
+    size = ["--backbone", "cnn", "--image-size", 32, "--epochs", 2]
+    for arguments in (
+        ["train", "bilder", "--out", "run", *size],
+        ["export", "run", "--out", "bundle", "--format", "onnx", "--scheme", "fp32", "--max-drop", 100],
+    ):
+        done = edgeclf(*arguments)
+        assert done.returncode == 0, done.stderr
+    return edgeclf.folder / "run"
+
+
+@pytest.mark.tensorflow
+def test_a_study_of_a_bundle_writes_table_json_and_plot_and_says_what_it_recommends(edgeclf, run):
+    done = edgeclf("calibrate", "run", "--study", "--bundle", "bundle", "--json", "out.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((edgeclf.folder / "out.json").read_text(encoding="utf-8"))
+    sizes = sorted({trial["images"] for trial in found["trials"]})
+    assert sizes == [8, 16, 32, found["pool_images"]]
+    assert (edgeclf.folder / "out.png").read_bytes().startswith(b"\x89PNG")
+    assert f"32 k-center against {found['pool_images']} random images" in done.stdout
+    assert "Recommended: " in done.stdout
+
+
+@pytest.mark.tensorflow
+def test_the_run_itself_gives_the_same_study_as_its_bundle(edgeclf, run):
+    for more, file in (["--bundle", "bundle"], "a.json"), ([], "b.json"):
+        done = edgeclf("calibrate", "run", "--study", "--method", "extreme", *more, "--json", file)
+        assert done.returncode == 0, done.stderr
+    a, b = (json.loads((edgeclf.folder / file).read_text(encoding="utf-8")) for file in ("a.json", "b.json"))
+    for made in (*a["trials"], *b["trials"]):
+        del made["seconds"]
+    assert a["trials"] == b["trials"]
+
+
+@pytest.mark.tensorflow
+def test_without_a_study_the_doubts_about_the_calibration_are_said(edgeclf, run):
+    done = edgeclf("calibrate", "run", "--bundle", "bundle", "--json", "doubts.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((edgeclf.folder / "doubts.json").read_text(encoding="utf-8"))
+    assert f"{found['images']} calibration images, stratified, seed 0: dunkel" in done.stdout
+    for doubt in found["doubts"] or ["Nothing speaks against"]:
+        assert doubt in done.stdout
+
+
+@pytest.mark.tensorflow
+def test_a_bundle_without_fp32_onnx_is_refused_with_the_remedy(edgeclf, run):
+    index = json.loads((edgeclf.folder / "bundle" / "bundle.json").read_text(encoding="utf-8"))
+    (edgeclf.folder / "other").mkdir()
+    index["artifacts"][0] |= {"scheme": "fp16"}
+    (edgeclf.folder / "other" / "bundle.json").write_text(json.dumps(index), encoding="utf-8")
+    done = edgeclf("calibrate", "run", "--bundle", "other")
+    assert done.returncode == 2
+    assert "--format onnx --scheme fp32" in done.stderr
+
+
+def test_options_of_a_study_are_refused_without_one(edgeclf):
+    done = edgeclf("calibrate", "run", "--method", "random")
+    assert done.returncode == 2
+    assert "--study" in done.stderr
+
+
+def test_a_run_that_is_not_there_is_a_usage_error(edgeclf):
+    done = edgeclf("calibrate", "nowhere", "--study")
+    assert done.returncode == 2
+    assert "nowhere is not a folder" in done.stderr
