@@ -55,6 +55,7 @@ def test_public_names_exist():
 
     for name in edgeclf_device.__all__:
         assert hasattr(edgeclf_device, name), name
-    assert set(edgeclf.__all__) == {"__version__", "bench", "evaluate", "export", "fetch", "train", "verify"}
+    verbs = {"bench", "evaluate", "export", "export_file", "fetch", "parity", "study", "train", "verify"}
+    assert set(edgeclf.__all__) == {"__version__", *verbs}
     for name in edgeclf.__all__:
         assert getattr(edgeclf, name) is not None

@@ -101,12 +101,24 @@ def fetch(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="A run, as `edgeclf train` or `edgeclf fetch` writes it.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|FILE",
+            help="A run, as `edgeclf train` or `edgeclf fetch` writes it, or a .keras, SavedModel, .tflite or .onnx.",
+        ),
+    ],
     out: Out,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Images to calibrate with, and to judge by where the run has none.")
+    labels: Annotated[Path | None, typer.Option(help="Of a FILE: its labels, one a line, in UTF-8.")] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option(help="Of a FILE: a TOML file; see docs/how-to/export-your-own-model.md.")
     ] = None,
-    format_: Annotated[list[str] | None, typer.Option("--format", help="tflite or onnx; default: both.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Images to calibrate with, and to judge by where there are no others.")
+    ] = None,
+    format_: Annotated[
+        list[str] | None, typer.Option("--format", help="tflite or onnx; default: all that can be made.")
+    ] = None,
     scheme: Annotated[
         list[str] | None, typer.Option(help="fp32, fp16, w8a32, w8a8 or w8a16; default: fp32 and w8a8.")
     ] = None,
@@ -117,35 +129,44 @@ def export(
         bool, typer.Option("--c-header", help="Write NAME-w8a8.h too, for TensorFlow Lite Micro.")
     ] = False,
 ) -> None:
-    """Quantize a run to verified artifacts, each measured before it is let out."""
+    """Quantize a run, or a model of yours, to verified artifacts, each measured before it is let out."""
     from edgeclf.cli.tables import artifact_table
     from edgeclf.exporting.export import export as export_run
+    from edgeclf.exporting.file_subject import export_file, is_model
     from edgeclf.exporting.measure import ungated
     from edgeclf.exporting.request import DEFAULT_SCHEMES, FORMATS
     from edgeclf.report.measured import measured
     from edgeclf.report.report import write_report
     from edgeclf.training.run import read_run
-    from edgeclf_device.errors import SystemStateError
+    from edgeclf_device.errors import SystemStateError, UsageError
 
+    options: dict[str, Any] = {
+        "calibration": calibration,
+        "schemes": tuple(scheme or DEFAULT_SCHEMES),
+        "max_drop": max_drop,
+        "seed": seed,
+        "calibration_images": calibration_images,
+        "c_header": c_header,
+    }
+    opened = None
     with Bars() as progress:
-        bundle = export_run(
-            run,
-            out,
-            calibration=calibration,
-            formats=tuple(format_ or FORMATS),
-            schemes=tuple(scheme or DEFAULT_SCHEMES),
-            max_drop=max_drop,
-            seed=seed,
-            calibration_images=calibration_images,
-            c_header=c_header,
-            progress=progress,
-        )
-        opened = read_run(run)
-        rows, latency = measured(opened, bundle, progress=progress)
+        if labels and preprocess:
+            made = export_file(
+                *(run, out), labels=labels, preprocess=preprocess, formats=format_, progress=progress, **options
+            )
+        elif labels or preprocess or is_model(run):
+            raise UsageError(
+                f"A model of yours needs --labels and --preprocess, and a run neither, but {run} was given with "
+                f"{_names(labels=labels, preprocess=preprocess)}; add what is missing, or leave both out for a run."
+            )
+        else:
+            made = export_run(run, out, formats=tuple(format_ or FORMATS), progress=progress, **options)
+            opened = read_run(run)
+        rows, latency = measured(opened, made, progress=progress)
     artifact_table(rows, latency)
-    if sentence := ungated(bundle, max_drop):
+    if sentence := ungated(made, max_drop):
         typer.echo(f"edgeclf: {sentence}", err=True)
-    if not opened.has_images:
+    if opened is None or not opened.has_images:
         typer.echo(f"bundle {out}")
         return
     try:
@@ -214,6 +235,11 @@ def quickstart(
 
 def _tell(line: str) -> None:
     typer.echo(line, err=True)
+
+
+def _names(**given: object) -> str:
+    """The options among ``given`` that were given."""
+    return " and ".join(f"--{name}" for name, value in given.items() if value is not None) or "none"
 
 
 def _write_json(path: Path | None, value: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeclf.exporting.job import Job, Loaded, error_line
 from edgeclf_device.errors import EdgeclfError, ModelError, SystemStateError, first_line
+from edgeclf_device.golden import GENERATOR, golden_input
 
 ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "-1",  # a conversion gains nothing from a GPU and must not depend on one
@@ -42,18 +43,18 @@ def main(job_path: str) -> int:
 
 
 def _convert_all(job: Job, answers: TextIO) -> None:
-    from edgeclf.exporting import convert
+    from edgeclf.exporting.original import load, require_probabilities
 
-    source = convert.load(job)
-    loaded = Loaded(
-        golden=convert.golden_scores(source, job.golden_seeds).tolist(),
-        probe=[] if job.probe is None else convert.scores(source, np.load(job.probe, allow_pickle=False)).tolist(),
-    )
-    _answer(answers, asdict(loaded))
+    original = load(job)
+    golden = original.scores(np.stack([golden_input(GENERATOR, seed, job.shape) for seed in job.golden_seeds]))
+    if job.convention is not None:
+        require_probabilities(golden)
+    probe = None if job.probe is None else original.scores(np.load(job.probe, allow_pickle=False))
+    _answer(answers, asdict(Loaded(golden=golden.tolist(), probe=[] if probe is None else probe.tolist())))
     for image in () if job.judging is None else np.load(job.judging, mmap_mode="r", allow_pickle=False):
-        _answer(answers, {"scores": convert.scores(source, image[np.newaxis])[0].tolist()})
+        _answer(answers, {"scores": original.scores(image[np.newaxis])[0].tolist()})
     for conversion in job.conversions:
-        Job.path_of(Path(job.folder), conversion).write_bytes(convert.CONVERTERS[conversion](source))
+        Job.path_of(Path(job.folder), conversion).write_bytes(original.converted(conversion))
         _answer(answers, {"converted": conversion})
 
 

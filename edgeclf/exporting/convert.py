@@ -16,7 +16,6 @@ from edgeclf.exporting import keras_bias
 from edgeclf.exporting.job import Job
 from edgeclf_calibration.onnx_canonical import canonical
 from edgeclf_device.errors import DataError, DependencyError, ModelError, first_line
-from edgeclf_device.golden import GENERATOR, golden_input
 
 ENDPOINT = "serve"
 ONNX_OPSET = 17
@@ -68,11 +67,6 @@ def scores(source: Source, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.stack(rows)
 
 
-def golden_scores(source: Source, seeds: tuple[int, ...]) -> NDArray[np.float32]:
-    """The Keras model's scores, float32 (seeds, classes), for the golden input of each seed."""
-    return scores(source, np.stack([golden_input(GENERATOR, seed, source.shape) for seed in seeds]))
-
-
 def tflite_fp32(source: Source) -> bytes:
     """A float .tflite model: uint8 image in, float32 scores out, the cast inside."""
     return _converted(_converter(source, source.keras_model, "uint8"))
@@ -97,33 +91,6 @@ def tflite_w8a32(source: Source) -> bytes:
     return _converted(converter)
 
 
-def tflite_w8a8(source: Source) -> bytes:
-    """A .tflite model with int8 inside and uint8 at both ends, calibrated by TensorFlow on the source's pixels.
-
-    Where the network begins with a Rescaling of one scale and offset, that becomes the quantization of the input: the
-    pixels reach the first layer exactly. Left in the graph, int8 multiplication and addition would round them twice.
-
-    Raises:
-        DataError: there are no calibration pixels.
-        ModelError: a layer has no int8 form, or the input would not be plain pixels.
-    """
-    import tensorflow as tf
-
-    rescaling, network = _split_rescaling(source.keras_model)
-    images = _Images(pixels=_calibration(source), rescaling=rescaling)
-    network = keras_bias.corrected(network, images[: keras_bias.MEAN_IMAGES])
-    converter = _converter(source, network, images.dtype)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([images[place : place + 1]] for place in range(len(images)))
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.uint8
-    converter.inference_output_type = tf.uint8
-    model = _converted(converter)
-    if rescaling is not None:
-        _check_input(model, rescaling)
-    return model
-
-
 def tflite_w8a16(source: Source) -> bytes:
     """A .tflite model with int8 weights and int16 activations; float32 at both ends, the input holding pixels 0 to 255.
 
@@ -141,10 +108,9 @@ def tflite_w8a16(source: Source) -> bytes:
     # A float input: a cast from uint8, which the trained network begins with, has no form with 16-bit activations.
     image = keras.Input(source.shape, dtype="float32")
     whole = keras.Model(image, network(keras.layers.Rescaling(first.scale, offset=first.offset)(image)))
-    images = _Images(pixels=pixels, rescaling=_Rescaling(scale=1.0, offset=0.0))
-    converter = _converter(source, whole, images.dtype)
+    converter = _converter(source, whole, "float32")
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([images[place : place + 1]] for place in range(len(images)))
+    converter.representative_dataset = lambda: ([image[np.newaxis].astype(np.float32)] for image in pixels)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8]
     return _converted(converter)
 
@@ -152,7 +118,7 @@ def tflite_w8a16(source: Source) -> bytes:
 def _calibration(source: Source) -> NDArray[np.uint8]:
     if source.calibration is None:
         raise DataError(
-            "Static quantization needs calibration images, but there are none; export from a run with images."
+            "w8a16 needs calibration images, but there are none; export from a run with images, or name some."
         )
     return source.calibration
 
@@ -193,7 +159,6 @@ CONVERTERS: dict[str, Callable[[Source], bytes]] = {
     "tflite-fp32": tflite_fp32,
     "tflite-fp16": tflite_fp16,
     "tflite-w8a32": tflite_w8a32,
-    "tflite-w8a8": tflite_w8a8,
     "tflite-w8a16": tflite_w8a16,
     "onnx-fp32": onnx_fp32,
 }
@@ -208,24 +173,6 @@ class _Rescaling:
 
     def of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return pixels.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Images:
-    """Calibration images as the network behind ``rescaling`` takes them."""
-
-    pixels: NDArray[np.uint8]
-    rescaling: _Rescaling | None
-
-    @property
-    def dtype(self) -> str:
-        return "uint8" if self.rescaling is None else "float32"
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, part: slice) -> NDArray[Any]:
-        return self.pixels[part] if self.rescaling is None else self.rescaling.of(self.pixels[part])
 
 
 def _split_rescaling(model: Any) -> tuple[_Rescaling | None, Any]:
@@ -269,22 +216,6 @@ def _converter(source: Source, network: Any, dtype: str) -> Any:
 def _converted(converter: Any) -> bytes:
     model: bytes = converter.convert()
     return model
-
-
-def _check_input(model: bytes, rescaling: _Rescaling) -> None:
-    """Check that the uint8 input stands for pixels: that value q means what the network's Rescaling makes of q."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    (details,) = Interpreter(model_content=model).get_input_details()
-    scale, zero_point = details["quantization"]
-    pixels = np.arange(256, dtype=np.uint8)
-    error = np.abs((pixels.astype(np.float32) - zero_point) * scale - rescaling.of(pixels)).max()
-    if not error <= abs(rescaling.scale) / 100:
-        raise ModelError(
-            f"The uint8 input must stand for the pixels 0 to 255, but the converter gave it the scale {scale} and "
-            f"the zero point {zero_point}, which are {error:.3g} off; the Rescaling's offset / scale must be a whole "
-            "number from -255 to 0."
-        )
 
 
 def _check_shapes(model: Any, job: Job) -> None:

@@ -26,21 +26,21 @@ from edgeclf.exporting.request import (
     STATIC,
     TIMEOUT_S,
     Request,
+    conversion_of,
     request,
     require_packages,
+    source_of,
 )
 from edgeclf.exporting.run_subject import read_subject
 from edgeclf.exporting.subject import Images, Subject
 from edgeclf.exporting.tensors import tensors_of
 from edgeclf.exporting.tflite_metadata import with_metadata
-from edgeclf_calibration import bias_correction
-from edgeclf_calibration.observe import observe
-from edgeclf_calibration.onnx_int8 import optimised, quantize_onnx
 from edgeclf_calibration.onnx_weights import half_precision, quantize_weights
-from edgeclf_calibration.ranges import MinMax
+from edgeclf_calibration.static import quantize
 from edgeclf_device.artifact import write_artifact
 from edgeclf_device.atomic import atomic_folder, require_empty, write_text
 from edgeclf_device.bundle import Bundle, read_bundle, write_bundle_index
+from edgeclf_device.errors import UsageError
 from edgeclf_device.manifest import Certificate, Container, Manifest, Scheme
 from edgeclf_device.progress import Progress, no_progress
 from edgeclf_device.verify import verify
@@ -174,24 +174,24 @@ def _artifacts(task: _Task) -> Generator[_Artifact]:
 
 
 def _models(task: _Task, conversion: str) -> Iterator[tuple[Container, Scheme, bytes]]:
-    """The models that one conversion gives: itself, or every ONNX scheme asked for from fp32 ONNX."""
+    """The models that one conversion gives: itself, and what is made of it here."""
     model = Job.path_of(task.work, conversion).read_bytes()
-    if conversion == "onnx-fp32":
-        for scheme in task.asked.schemes:
-            yield "onnx", scheme, _onnx(model, scheme, task)
-    else:
-        scheme = next(one for one in task.asked.schemes if conversion == f"tflite-{one}")
-        yield "tflite", scheme, _described(model, task.subject)
+    container, converted_to = conversion_of(conversion)
+    for scheme in task.asked.schemes:
+        if source_of(container, scheme) == conversion:
+            made = model if scheme == converted_to else _made(model, container, scheme, task)
+            yield container, scheme, _described(made, task.subject) if container == "tflite" else made
 
 
-def _onnx(model: bytes, scheme: Scheme, task: _Task) -> bytes:
+def _made(model: bytes, container: Container, scheme: Scheme, task: _Task) -> bytes:
+    """Another scheme of a float model, without its framework."""
     if scheme == "fp16":
         return half_precision(model)
     if scheme == "w8a32":
         return quantize_weights(model)
-    if scheme == "w8a8" and task.calibration is not None:
-        return _quantized(model, task.calibration.pixels, task)
-    return model
+    if task.calibration is None:
+        raise UsageError(f"{scheme} must be calibrated with images, but there are none; ask for another scheme.")
+    return quantize(model, container, task.calibration.pixels, threads=task.asked.threads, progress=task.progress)
 
 
 def _described(model: bytes, subject: Subject) -> bytes:
@@ -203,12 +203,6 @@ def _described(model: bytes, subject: Subject) -> bytes:
         description=f"Tells {len(subject.labels)} classes of images apart.",
         licence=licences or None,
     )
-
-
-def _quantized(model: bytes, pixels: NDArray[np.uint8], task: _Task) -> bytes:
-    ready, estimator, means = optimised(model), MinMax(), bias_correction.ChannelMeans()
-    observe(ready, pixels, estimator, means, threads=task.asked.threads, progress=task.progress)
-    return quantize_onnx(bias_correction.corrected(ready, means.means()), estimator.ranges())
 
 
 def _measured(task: _Task, container: Container, scheme: Scheme, model: bytes, yardstick: Yardstick) -> _Artifact:
@@ -255,6 +249,7 @@ def _judged(
         split=judging.split,
         max_drop_points=task.asked.max_drop_points,
         engine=engine,
+        digests=judging.digests,
     )
 
 

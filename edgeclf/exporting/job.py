@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeclf.exporting.convention import Convention, Kind
 from edgeclf_device.errors import (
     DataError,
     DependencyError,
@@ -27,22 +28,27 @@ _ERRORS: dict[str, type[EdgeclfError]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One conversion of one Keras model.
+    """The conversions of one model.
 
     Attributes:
-        keras_model: path of the ``.keras`` file.
+        keras_model: path of the ``.keras`` file, or of what else ``kind`` says.
+        kind: what it is.
+        convention: what a model that was trained elsewhere takes and gives; None: the model of a run, which takes
+            uint8 pixels and gives probabilities.
         folder: where each conversion is written, as ``<conversion>.bin``.
         shape: (height, width, channels) of the prepared image.
         classes: number of labels, which the model's output must have.
         conversions: names of ``convert.CONVERTERS``, in the order wanted.
         calibration: path of a ``.npy`` file with uint8 (N, height, width, channels), for static int8.
-        probe: path of a ``.npy`` file with uint8 (M, height, width, channels), to run through the Keras model before
-            it is converted, to see that it is the one that was trained.
-        judging: path of such a file with images whose scores by the Keras model are wanted, each as it is done.
-        golden_seeds: golden inputs to run through the Keras model.
+        probe: path of a ``.npy`` file with uint8 (M, height, width, channels), to run through the model before it is
+            converted, to see that it is the one that was trained.
+        judging: path of such a file with images whose scores by the model are wanted, each as it is done.
+        golden_seeds: golden inputs to run through the model.
     """
 
     keras_model: str
+    kind: Kind = "keras"
+    convention: Convention | None = None
     folder: str
     shape: tuple[int, int, int]
     classes: int
@@ -67,7 +73,10 @@ class Job:
         fields = json.loads(text)
         for name in ("shape", "conversions", "golden_seeds"):
             fields[name] = tuple(fields[name])
-        return cls(**fields)
+        given = fields.pop("convention")
+        if given is not None:
+            given |= {name: tuple(given[name]) for name in ("scale", "offset")}
+        return cls(convention=None if given is None else Convention(**given), **fields)
 
 
 @dataclass(frozen=True, kw_only=True)

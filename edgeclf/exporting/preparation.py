@@ -1,4 +1,4 @@
-"""What the child process of an export is given, and what it says of the Keras model before it converts it."""
+"""What the child process of an export is given, and what it says of the model before it converts it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Yardstick:
-    """What the Keras model says: of the images that judge, (N, classes), and which golden input it is surest of."""
+    """What the original model says: of the images that judge, (N, classes), and which golden input it is surest of."""
 
     reference: NDArray[np.float32] | None
     golden_seed: int
@@ -51,7 +51,7 @@ def choose_calibration(subject: Subject, asked: Request) -> Calibration:
     images = subject.calibration
     if images is None:
         raise UsageError(
-            f"{' and '.join(asked.calibrated)} must be calibrated with images, but the run of {subject.name} has none; "
+            f"{' and '.join(asked.calibrated)} must be calibrated with images, but {subject.name} has none; "
             "name a folder with --calibration, or ask for other schemes, such as --scheme fp32."
         )
     labels = [images.split] * len(images) if images.true is None else [subject.labels[one] for one in images.true]
@@ -74,7 +74,9 @@ def job_of(subject: Subject, asked: Request, calibration: Calibration | None, wo
     elif subject.judging is not None:
         _save(judging, subject.judging)
     return Job(
-        keras_model=str(subject.keras_model.absolute()),
+        keras_model=str(subject.model.absolute()),
+        kind=subject.kind,
+        convention=subject.convention,
         folder=str(folder),
         shape=subject.spec.shape,
         classes=len(subject.labels),
@@ -96,20 +98,20 @@ def _save(path: Path, images: Images) -> None:
 
 
 def yardstick_of(subject: Subject, lines: Iterator[dict[str, Any]], progress: Progress) -> Yardstick:
-    """Read what the child says of the Keras model before it converts it.
+    """Read what the child says of the model before it converts it.
 
     Raises:
         ModelError: the model is not the one whose scores the subject keeps.
         EdgeclfError: what the child sent as its error.
     """
-    (first,) = progress(islice(lines, 1), "Loading the Keras model", 1)
+    (first,) = progress(islice(lines, 1), "Loading the model", 1)
     loaded = Loaded(**first)
     reference = subject.reference
     if reference is not None:
-        require_same_model(loaded.probe, reference, subject.keras_model)
+        require_same_model(loaded.probe, reference, subject.model)
     elif subject.judging is not None:
         count = len(subject.judging)
-        answers = progress(islice(lines, count), "Running the Keras model", count)
+        answers = progress(islice(lines, count), "Running the model", count)
         reference = np.array([answer["scores"] for answer in answers], np.float32)
     seed = choose_golden_seed(dict(zip(_GOLDEN_SEEDS, loaded.golden, strict=True)))
     return Yardstick(reference=reference, golden_seed=seed)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, cast, get_args
 
+from edgeclf.exporting.convention import Kind
 from edgeclf_device.engines import ENGINES_OF, installed
 from edgeclf_device.errors import DependencyError, UsageError
 from edgeclf_device.manifest import Container, Scheme
@@ -16,6 +17,8 @@ SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 DEFAULT_SCHEMES: tuple[Scheme, ...] = ("fp32", "w8a8")
 STATIC: tuple[Scheme, ...] = ("w8a8", "w8a16")
 """Schemes with activations in integers, whose ranges are calibrated."""
+
+_FROM_TFLITE: tuple[Scheme, ...] = ("fp32", "w8a8")
 
 CALIBRATION_IMAGES = 200
 MAX_DROP_POINTS = 1.0
@@ -42,9 +45,24 @@ class Request:
 
     @property
     def conversions(self) -> tuple[str, ...]:
-        """What the child process must convert to; every other ONNX scheme is made from float ONNX without it."""
-        tflite = [f"tflite-{scheme}" for scheme in self.schemes if "tflite" in self.formats]
-        return (*tflite, "onnx-fp32") if "onnx" in self.formats else tuple(tflite)
+        """What the child process must convert to, so that every scheme can be made."""
+        pairs = ((container, scheme) for container in self.formats for scheme in self.schemes)
+        return tuple(dict.fromkeys(source_of(container, scheme) for container, scheme in pairs))
+
+
+_CONVERTED: dict[Container, tuple[Scheme, ...]] = {"tflite": ("fp32", "fp16", "w8a32", "w8a16"), "onnx": ("fp32",)}
+"""What a framework's converter makes; the other schemes are made of fp32 without one."""
+
+
+def source_of(container: Container, scheme: Scheme) -> str:
+    """The conversion that ``scheme`` is, or is made of."""
+    return f"{container}-{scheme if scheme in _CONVERTED[container] else 'fp32'}"
+
+
+def conversion_of(name: str) -> tuple[Container, Scheme]:
+    """Container and scheme of a conversion."""
+    container, scheme = name.split("-")
+    return cast("tuple[Container, Scheme]", (container, scheme))
 
 
 def request(formats: Sequence[str], schemes: Sequence[str], **options: Any) -> Request:
@@ -77,15 +95,41 @@ def request(formats: Sequence[str], schemes: Sequence[str], **options: Any) -> R
     return made
 
 
-def require_packages(formats: Sequence[Container]) -> None:
+def formats_of(kind: Kind) -> tuple[Container, ...]:
+    """The formats that a model of ``kind`` can be exported to."""
+    return (kind,) if kind in FORMATS else FORMATS
+
+
+def require_convertible(asked: Request, kind: Kind) -> None:
+    """Check that every combination asked for can be made from a model of ``kind``.
+
+    Raises:
+        UsageError: one can't; the message says why.
+    """
+    other = [container for container in asked.formats if container not in formats_of(kind)]
+    if other:
+        raise UsageError(
+            f"From a .{kind} file only .{kind} artifacts are made: there is no faithful way to .{other[0]} but from "
+            f"the model it was converted from; ask for --format {kind} alone, or give the .keras file or SavedModel."
+        )
+    unknown = [scheme for scheme in asked.schemes if kind == "tflite" and scheme not in _FROM_TFLITE]
+    if unknown:
+        raise UsageError(
+            f"From a .tflite file {' and '.join(_FROM_TFLITE)} are made, but {', '.join(unknown)} was asked for: only "
+            "TensorFlow's converter writes it, and it reads no .tflite; give the .keras file or SavedModel."
+        )
+
+
+def require_packages(formats: Sequence[Container], kind: Kind = "keras") -> None:
     """Fail before any work where a package that the end of it needs is not installed.
 
     Raises:
         DependencyError: the message names the extra.
     """
-    needed = {"tensorflow": "tensorflow", "keras": "tensorflow"}
+    needed = {} if kind in FORMATS else {"tensorflow": "tensorflow", "keras": "tensorflow"}
     if "onnx" in formats:
-        needed |= {"tf2onnx": "onnxruntime", "onnx": "onnxruntime"}
+        needed |= {} if kind in FORMATS else {"tf2onnx": "onnxruntime"}
+        needed |= {"onnx": "onnxruntime"}
     for package, extra in needed.items():
         if find_spec(package) is None:
             raise DependencyError(f'Export needs {package}, which is not installed: pip install "edgeclf[{extra}]".')

@@ -47,7 +47,7 @@ def read_subject(run_folder: Path, *, calibration: Path | None = None, progress:
     train, judging = _images(run, calibration, progress)
     return Subject(
         name=run.name,
-        keras_model=run.model_path,
+        model=run.model_path,
         labels=run.labels,
         spec=run.spec,
         calibration=train,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeclf.exporting.convention import Convention, Kind
 from edgeclf_device.preprocess import PrepareSpec
 
 
@@ -59,18 +60,20 @@ class Subject:
 
     Attributes:
         name: begins the name of every artifact.
-        keras_model: path of the ``.keras`` file.
+        model: path of its file or folder.
         labels: of the model's outputs, in order.
         spec: preprocessing that the model was trained with.
         calibration: images to choose the calibration from; None: there are none.
         judging: images that judge, none of which trained or calibrated the model; None: there are none.
-        reference: the Keras model's scores on ``judging``, float32 (N, classes); None: not known yet.
+        reference: the model's own scores on ``judging``, float32 (N, classes); None: not known yet.
         reject_below: the least score to be believed, from the model's validation; None: any.
         provenance: digests and licences of what the model was made from.
+        kind: what ``model`` is.
+        convention: what a model that was trained elsewhere takes and gives; None: the model of a run.
     """
 
     name: str
-    keras_model: Path
+    model: Path
     labels: tuple[str, ...]
     spec: PrepareSpec
     calibration: Images | None
@@ -78,3 +81,5 @@ class Subject:
     reference: NDArray[np.float32] | None
     reject_below: float | None
     provenance: Mapping[str, Any]
+    kind: Kind = "keras"
+    convention: Convention | None = None

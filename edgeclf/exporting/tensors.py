@@ -6,17 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from edgeclf_calibration.tflite_file import operators, read_file
 from edgeclf_device.engines import missing, open_engine
 from edgeclf_device.errors import ModelError
 from edgeclf_device.manifest import Container, Scheme, Tensor
 from edgeclf_device.quantization import Quantization
+
+HEAVY_OPERATORS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"})
+"""Nearly all of a .tflite network's multiplications."""
 
 
 def tensors_of(model: bytes, container: Container, scheme: Scheme) -> tuple[Tensor, Tensor]:
     """The manifest's input and output of a model; the input's values are the pixels as they are, in float32 for w8a16.
 
     Raises:
-        ModelError: the input is of another type, or a static int8 .tflite model still holds float tensors.
+        ModelError: the input is of another type, or a static int8 .tflite model still multiplies in float.
         DependencyError: the container's engine is not installed.
     """
     image, scores = _tflite(model, scheme) if container == "tflite" else _other(model, container)
@@ -46,17 +50,19 @@ def _tflite(model: bytes, scheme: Scheme) -> tuple[Tensor, Tensor]:
     interpreter.allocate_tensors()
     (image,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
     if scheme == "w8a8":
-        _check_integers(interpreter.get_tensor_details())
+        _check_integers(model)
     quantized = np.issubdtype(scores["dtype"], np.integer)
     return _tensor(image, "NHWC", None), _tensor(scores, "NC", _quantization(scores) if quantized else None)
 
 
-def _check_integers(details: list[Any]) -> None:
-    floats = [str(one["name"]) for one in details if one["dtype"] == np.float32]
+def _check_integers(model: bytes) -> None:
+    """Check that whatever multiplies by weights does so in integers; sums before it or beside it may stay in float."""
+    heavy = [step for step in operators(read_file(model)) if step.kind in HEAVY_OPERATORS]
+    floats = [step.outputs[0].name for step in heavy if step.outputs[0].is_float]
     if floats:
         raise ModelError(
-            f"Every tensor of a w8a8 model must hold integers, but the converter left {len(floats)} in float (the "
-            f"first is {floats[0]}); let the model begin with a Rescaling of one scale and offset, or leave w8a8 out."
+            f"The convolutions and products of a w8a8 model must be in integers, but the quantizer left {len(floats)} "
+            f"of {len(heavy)} in float (the first is {floats[0]}); leave w8a8 out."
         )
 
 

@@ -124,7 +124,7 @@ def test_without_labels_the_certificate_states_the_agreement_alone(command, bare
 def test_the_command_says_that_no_gate_was_applied(command, bare_run):
     done = command[0]
     assert re.search(r"--max-drop 1 was not applied\. Same label .* on 15 images: klein-w8a8\.tflite \d", done.stderr)
-    assert re.search(r"klein-w8a8\.tflite +\d\.\d\d +– +– +\d", done.stdout)
+    assert re.search(r"klein-w8a8\.tflite +\d\.\d\d +– +– +– +\d", done.stdout)
     assert "report" not in done.stdout
     assert not (bare_run / "report.html").exists()
 
