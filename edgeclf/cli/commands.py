@@ -128,6 +128,9 @@ def export(
     c_header: Annotated[
         bool, typer.Option("--c-header", help="Write NAME-w8a8.h too, for TensorFlow Lite Micro.")
     ] = False,
+    recover: Annotated[
+        bool, typer.Option("--recover", help="Try every way of quantizing to w8a8, and keep what measurably helps.")
+    ] = False,
 ) -> None:
     """Quantize a run, or a model of yours, to verified artifacts, each measured before it is let out."""
     from edgeclf.cli.tables import artifact_table
@@ -147,6 +150,8 @@ def export(
         "seed": seed,
         "calibration_images": calibration_images,
         "c_header": c_header,
+        "recover": recover,
+        "tell": _tell_doubt,
     }
     opened = None
     with Bars() as progress:
@@ -235,6 +240,10 @@ def quickstart(
 
 def _tell(line: str) -> None:
     typer.echo(line, err=True)
+
+
+def _tell_doubt(sentence: str) -> None:
+    typer.echo(f"edgeclf: {sentence}", err=True)
 
 
 def _names(**given: object) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +33,11 @@ from edgeclf.exporting.request import (
     source_of,
 )
 from edgeclf.exporting.run_subject import read_subject
+from edgeclf.exporting.static_int8 import beyond_plain, quantized
 from edgeclf.exporting.subject import Images, Subject
 from edgeclf.exporting.tensors import tensors_of
 from edgeclf.exporting.tflite_metadata import with_metadata
 from edgeclf_calibration.onnx_weights import half_precision, quantize_weights
-from edgeclf_calibration.static import quantize
 from edgeclf_device.artifact import write_artifact
 from edgeclf_device.atomic import atomic_folder, require_empty, write_text
 from edgeclf_device.bundle import Bundle, read_bundle, write_bundle_index
@@ -45,8 +46,13 @@ from edgeclf_device.manifest import Certificate, Container, Manifest, Scheme
 from edgeclf_device.progress import Progress, no_progress
 from edgeclf_device.verify import verify
 
+Tell = Callable[[str], object]
 _WORK = ".work"
 _VERSIONS = ("edgeclf", "keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert")
+
+
+def silent(_sentence: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +63,18 @@ class _Task:
     calibration: Calibration | None
     work: Path
     asked: Request
+    tell: Tell
     progress: Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    """One model as it was made, and how, where that is not the same for every artifact."""
+
+    container: Container
+    scheme: Scheme
+    content: bytes
+    made: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +99,8 @@ def export(
     threads: int = 2,
     timeout_s: float = TIMEOUT_S,
     c_header: bool = False,
+    recover: bool = False,
+    tell: Tell = silent,
     progress: Progress = no_progress,
 ) -> Bundle:
     """Make every combination of ``formats`` and ``schemes`` from a run, measure and verify each, and write a bundle.
@@ -105,6 +124,10 @@ def export(
         threads: how many to measure with.
         timeout_s: how long the conversion may take.
         c_header: write NAME-w8a8.h beside NAME-w8a8.tflite, for TensorFlow Lite Micro.
+        recover: try every way of quantizing to w8a8 and keep what answers most like the float model on images that
+            neither calibrate nor judge. Without it that happens where the plain way loses more than ``max_drop`` on
+            such images, and layers are left in float where no way keeps to it.
+        tell: is given each sentence that speaks against the calibration, and what was done beyond the plain way.
         progress: shows conversion, observation, measurement and verification.
 
     Returns:
@@ -128,19 +151,25 @@ def export(
         threads=threads,
         timeout_s=timeout_s,
         c_header=c_header,
+        recover=recover,
     )
     require_empty(out)
     require_packages(asked.formats)
-    return export_subject(read_subject(run, calibration=calibration, progress=progress), out, asked, progress=progress)
+    subject = read_subject(run, calibration=calibration, progress=progress)
+    return export_subject(subject, out, asked, tell=tell, progress=progress)
 
 
-def export_subject(subject: Subject, out: Path, asked: Request, *, progress: Progress = no_progress) -> Bundle:
+def export_subject(
+    subject: Subject, out: Path, asked: Request, *, tell: Tell = silent, progress: Progress = no_progress
+) -> Bundle:
     """As ``export``, for a model and images that are at hand."""
     calibration = choose_calibration(subject, asked) if asked.calibrated else None
+    for doubt in () if calibration is None else calibration.doubts:
+        tell(doubt)
     with atomic_folder(out) as folder:
         work = folder / _WORK
         work.mkdir()
-        task = _Task(subject=subject, calibration=calibration, work=work, asked=asked, progress=progress)
+        task = _Task(subject=subject, calibration=calibration, work=work, asked=asked, tell=tell, progress=progress)
         with contextlib.closing(_artifacts(task)) as made:
             artifacts = list(made)
         shutil.rmtree(work)
@@ -169,29 +198,33 @@ def _artifacts(task: _Task) -> Generator[_Artifact]:
     ) as lines:
         yardstick = yardstick_of(task.subject, lines, task.progress)
         for answer in task.progress(lines, "Converting", len(job.conversions)):
-            for container, scheme, model in _models(task, answer["converted"]):
-                yield _measured(task, container, scheme, model, yardstick)
+            for model in _models(task, answer["converted"]):
+                yield _measured(task, model, yardstick)
 
 
-def _models(task: _Task, conversion: str) -> Iterator[tuple[Container, Scheme, bytes]]:
+def _models(task: _Task, conversion: str) -> Iterator[_Model]:
     """The models that one conversion gives: itself, and what is made of it here."""
-    model = Job.path_of(task.work, conversion).read_bytes()
+    converted = Job.path_of(task.work, conversion).read_bytes()
     container, converted_to = conversion_of(conversion)
     for scheme in task.asked.schemes:
         if source_of(container, scheme) == conversion:
-            made = model if scheme == converted_to else _made(model, container, scheme, task)
-            yield container, scheme, _described(made, task.subject) if container == "tflite" else made
+            content, made = (converted, {}) if scheme == converted_to else _made(converted, container, scheme, task)
+            content = _described(content, task.subject) if container == "tflite" else content
+            yield _Model(container=container, scheme=scheme, content=content, made=made)
 
 
-def _made(model: bytes, container: Container, scheme: Scheme, task: _Task) -> bytes:
-    """Another scheme of a float model, without its framework."""
+def _made(model: bytes, container: Container, scheme: Scheme, task: _Task) -> tuple[bytes, Mapping[str, Any]]:
+    """Another scheme of a float model, without its framework, and how it was made."""
     if scheme == "fp16":
-        return half_precision(model)
+        return half_precision(model), {}
     if scheme == "w8a32":
-        return quantize_weights(model)
+        return quantize_weights(model), {}
     if task.calibration is None:
         raise UsageError(f"{scheme} must be calibrated with images, but there are none; ask for another scheme.")
-    return quantize(model, container, task.calibration.pixels, threads=task.asked.threads, progress=task.progress)
+    content, made, doubts = quantized(model, container, task.calibration, task.asked, task.progress)
+    for sentence in (*doubts, *beyond_plain(made)):
+        task.tell(f"{scheme} .{container}: {sentence}")
+    return content, made
 
 
 def _described(model: bytes, subject: Subject) -> bytes:
@@ -205,10 +238,11 @@ def _described(model: bytes, subject: Subject) -> bytes:
     )
 
 
-def _measured(task: _Task, container: Container, scheme: Scheme, model: bytes, yardstick: Yardstick) -> _Artifact:
+def _measured(task: _Task, made: _Model, yardstick: Yardstick) -> _Artifact:
     """Run the model on the golden input and on the images that judge, and describe it."""
     subject = task.subject
-    tensors = tensors_of(model, container, scheme)
+    container, scheme, model = made.container, made.scheme, made.content
+    tensors = tensors_of(model, container, scheme, in_float=made.made.get("in_float", ()))
     calibration = task.calibration if scheme in STATIC else None
     manifest = Manifest(
         name=subject.name,
@@ -219,7 +253,7 @@ def _measured(task: _Task, container: Container, scheme: Scheme, model: bytes, y
         inputs=tensors[:1],
         outputs=tensors[1:],
         golden=golden_of(model, container, scheme, tensors, subject.spec, seed=yardstick.golden_seed),
-        calibration=None if calibration is None else calibration.record,
+        calibration=None if calibration is None else {**calibration.record, **made.made},
         provenance={**subject.provenance, "versions": _versions()},
         reject_below=subject.reject_below,
     )

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgeclf.exporting.convention import KINDS, Kind
-from edgeclf.exporting.export import export_subject
+from edgeclf.exporting.export import Tell, export_subject, silent
 from edgeclf.exporting.given_images import halves, read_given
 from edgeclf.exporting.labels_file import read_labels
 from edgeclf.exporting.preprocess_file import read_preprocess
@@ -46,6 +46,8 @@ def export_file(
     threads: int = 2,
     timeout_s: float = TIMEOUT_S,
     c_header: bool = False,
+    recover: bool = False,
+    tell: Tell = silent,
     progress: Progress = no_progress,
 ) -> Bundle:
     """As ``edgeclf.exporting.export.export``, from a model that was trained elsewhere.
@@ -60,7 +62,8 @@ def export_file(
         preprocess: a TOML file; see ``edgeclf.exporting.preprocess_file``.
         calibration: a folder of images or a listing, to calibrate with one half and judge by the other.
         formats: ``tflite``, ``onnx``; None: all that can be made of ``model``, both of Keras', else its own.
-        schemes, calibration_images, max_drop, seed, threads, timeout_s, c_header, progress: as for a run.
+        schemes, calibration_images, max_drop, seed, threads, timeout_s: as for a run.
+        c_header, recover, tell, progress: likewise.
 
     Returns:
         the bundle as written.
@@ -81,12 +84,13 @@ def export_file(
         threads=threads,
         timeout_s=timeout_s,
         c_header=c_header,
+        recover=recover,
     )
     require_convertible(asked, kind)
     require_empty(out)
     require_packages(asked.formats, kind)
     subject = read_file_subject(model, labels=labels, preprocess=preprocess, calibration=calibration, progress=progress)
-    return export_subject(subject, out, asked, progress=progress)
+    return export_subject(subject, out, asked, tell=tell, progress=progress)
 
 
 def is_model(path: Path) -> bool:
@@ -134,6 +138,7 @@ def read_file_subject(
         labels=names,
         spec=spec,
         calibration=train,
+        tuning=None,
         judging=judging,
         reference=None,
         reject_below=None,

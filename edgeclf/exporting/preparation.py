@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +17,7 @@ from edgeclf.exporting.measure import choose_golden_seed, require_same_model
 from edgeclf.exporting.request import Request
 from edgeclf.exporting.subject import Images, Subject
 from edgeclf_calibration import bias_correction
+from edgeclf_calibration.doubts import image_doubts
 from edgeclf_calibration.observe import anchored
 from edgeclf_calibration.ranges import MinMax
 from edgeclf_calibration.selection import choose
@@ -26,12 +28,28 @@ _GOLDEN_SEEDS = tuple(range(16))
 _PROBE_IMAGES = 8
 
 
+TUNING_IMAGES = 400
+"""At most; each way of quantizing runs on all of them."""
+
+MIN_TUNING_IMAGES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """Images that choose between ways of quantizing: uint8 (M, H, W, C), and class indices (M,) where there are any."""
+
+    pixels: NDArray[np.uint8]
+    true: NDArray[np.int64] | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The images that calibrate static schemes, anchored, and the record of their choice."""
+    """The images that calibrate static schemes, anchored, the record of their choice, and what speaks against it."""
 
     pixels: NDArray[np.uint8]
     record: dict[str, Any]
+    tuning: Tuning | None
+    doubts: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +73,31 @@ def choose_calibration(subject: Subject, asked: Request) -> Calibration:
             "name a folder with --calibration, or ask for other schemes, such as --scheme fp32."
         )
     labels = [images.split] * len(images) if images.true is None else [subject.labels[one] for one in images.true]
-    selection = choose(labels, images.digests, count=asked.calibration_images, seed=asked.seed)
+    count = asked.calibration_images
+    if asked.recover and subject.tuning is None:
+        count = min(count, len(images) * 4 // 5)
+    selection = choose(labels, images.digests, count=count, seed=asked.seed)
+    pixels = images.take(selection.indices)
+    chosen = None if images.true is None else [labels[place] for place in selection.indices]
     record = selection.to_json(estimator=MinMax.name)
     return Calibration(
-        pixels=anchored(images.take(selection.indices)),
+        pixels=anchored(pixels),
         record={**record, "source": images.split, "recovery": [bias_correction.NAME]},
+        tuning=_tuning(subject, images, set(selection.digests), asked.seed),
+        doubts=image_doubts(pixels, chosen, known=Counter(labels)),
     )
+
+
+def _tuning(subject: Subject, images: Images, calibrating: set[str], seed: int) -> Tuning | None:
+    """The subject's images to tune by, or some of those that do not calibrate; None where that leaves too few."""
+    left = subject.tuning
+    if left is None:
+        left = images.part([place for place, digest in enumerate(images.digests) if digest not in calibrating])
+    if len(left) < MIN_TUNING_IMAGES:
+        return None
+    labels = [left.split] * len(left) if left.true is None else [subject.labels[one] for one in left.true]
+    places = choose(labels, left.digests, count=TUNING_IMAGES, seed=seed).indices
+    return Tuning(pixels=left.take(places), true=None if left.true is None else left.true[list(places)])
 
 
 def job_of(subject: Subject, asked: Request, calibration: Calibration | None, work: Path) -> Job:

@@ -37,6 +37,7 @@ class Request:
     threads: int = 2
     timeout_s: float = TIMEOUT_S
     c_header: bool = False
+    recover: bool = False
 
     @property
     def calibrated(self) -> tuple[Scheme, ...]:

@@ -44,13 +44,14 @@ def read_subject(run_folder: Path, *, calibration: Path | None = None, progress:
     """
     run = read_run(run_folder)
     _check_model(run)
-    train, judging = _images(run, calibration, progress)
+    train, tuning, judging = _images(run, calibration, progress)
     return Subject(
         name=run.name,
         model=run.model_path,
         labels=run.labels,
         spec=run.spec,
         calibration=train,
+        tuning=tuning,
         judging=judging,
         reference=None if judging is None or not run.has_images else _reference(run, judging),
         reject_below=reject_below(run.metrics),
@@ -58,17 +59,20 @@ def read_subject(run_folder: Path, *, calibration: Path | None = None, progress:
     )
 
 
-def _images(run: Run, calibration: Path | None, progress: Progress) -> tuple[Images | None, Images | None]:
-    """(what to choose the calibration from, what judges)."""
+def _images(
+    run: Run, calibration: Path | None, progress: Progress
+) -> tuple[Images | None, Images | None, Images | None]:
+    """(what to choose the calibration from, what to tune by, what judges)."""
     given = None if calibration is None else read_given(calibration, run.labels, run.spec, progress=progress)
     if not run.has_images:
-        return (None, None) if given is None else halves(given)
-    train, judging = _own_images(run, progress)
-    return (train if given is None else without(given, set(judging.digests))), judging
+        half, other = (None, None) if given is None else halves(given)
+        return half, None, other
+    train, tuning, judging = _own_images(run, progress)
+    return (train if given is None else without(given, set(judging.digests))), tuning, judging
 
 
-def _own_images(run: Run, progress: Progress) -> tuple[Images, Images]:
-    """(the training split, the split that judges)."""
+def _own_images(run: Run, progress: Progress) -> tuple[Images, Images | None, Images]:
+    """(the training split, the validation split where it does not judge, the split that judges)."""
     everything = items(run, SPLIT_NAMES)
     prepared = pixels(everything, image_root(run), run.spec, progress=progress)
     splits = np.array([item.split for item in everything])
@@ -79,9 +83,10 @@ def _own_images(run: Run, progress: Progress) -> tuple[Images, Images]:
         digests=tuple(item.digest for item in everything),
         split="",
     )
-    parts = ("train", "test" if "test" in splits else "val")
-    train, judging = (images.part(np.flatnonzero(splits == part).tolist(), split=part) for part in parts)
-    return train, judging
+    parts = {part: images.part(np.flatnonzero(splits == part).tolist(), split=part) for part in SPLIT_NAMES}
+    has_test = len(parts["test"]) > 0
+    tuning = parts["val"] if has_test and len(parts["val"]) else None
+    return parts["train"], tuning, parts["test" if has_test else "val"]
 
 
 def _reference(run: Run, judging: Images) -> NDArray[np.float32]:

@@ -64,6 +64,8 @@ class Subject:
         labels: of the model's outputs, in order.
         spec: preprocessing that the model was trained with.
         calibration: images to choose the calibration from; None: there are none.
+        tuning: images to choose a way of quantizing by, none of which trained the model or judges it; None: what the
+            calibration leaves over.
         judging: images that judge, none of which trained or calibrated the model; None: there are none.
         reference: the model's own scores on ``judging``, float32 (N, classes); None: not known yet.
         reject_below: the least score to be believed, from the model's validation; None: any.
@@ -77,6 +79,7 @@ class Subject:
     labels: tuple[str, ...]
     spec: PrepareSpec
     calibration: Images | None
+    tuning: Images | None
     judging: Images | None
     reference: NDArray[np.float32] | None
     reject_below: float | None

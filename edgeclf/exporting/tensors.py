@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,20 @@ HEAVY_OPERATORS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "
 """Nearly all of a .tflite network's multiplications."""
 
 
-def tensors_of(model: bytes, container: Container, scheme: Scheme) -> tuple[Tensor, Tensor]:
+def tensors_of(
+    model: bytes, container: Container, scheme: Scheme, *, in_float: Collection[str] = ()
+) -> tuple[Tensor, Tensor]:
     """The manifest's input and output of a model; the input's values are the pixels as they are, in float32 for w8a16.
+
+    ``in_float`` names the layers that were left in float on purpose.
 
     Raises:
         ModelError: the input is of another type, or a static int8 .tflite model still multiplies in float.
         DependencyError: the container's engine is not installed.
     """
-    image, scores = _tflite(model, scheme) if container == "tflite" else _other(model, container)
+    if container == "tflite" and scheme == "w8a8" and not in_float:
+        _check_integers(model)
+    image, scores = _tflite(model) if container == "tflite" else _other(model, container)
     wanted = "float32" if scheme == "w8a16" else "uint8"
     if image.dtype != wanted:
         raise ModelError(f"The model must take pixels as {wanted}, but the converter made its input {image.dtype}.")
@@ -40,7 +47,7 @@ def _other(model: bytes, container: Container) -> tuple[Tensor, Tensor]:
     return image, scores
 
 
-def _tflite(model: bytes, scheme: Scheme) -> tuple[Tensor, Tensor]:
+def _tflite(model: bytes) -> tuple[Tensor, Tensor]:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
@@ -49,8 +56,6 @@ def _tflite(model: bytes, scheme: Scheme) -> tuple[Tensor, Tensor]:
     interpreter = Interpreter(model_content=model, experimental_op_resolver_type=_plain_kernels())
     interpreter.allocate_tensors()
     (image,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
-    if scheme == "w8a8":
-        _check_integers(model)
     quantized = np.issubdtype(scores["dtype"], np.integer)
     return _tensor(image, "NHWC", None), _tensor(scores, "NC", _quantization(scores) if quantized else None)
 

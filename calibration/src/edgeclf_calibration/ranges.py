@@ -97,6 +97,19 @@ class MovingAverage:
         return dict(self._ranges)
 
 
+class FirstImages:
+    """Shows another observer the first ``count`` images alone: what half of a calibration would have found."""
+
+    def __init__(self, count: int, observer: Observer) -> None:
+        self._left, self._observer = count, observer
+
+    def update(self, tensors: Mapping[str, NDArray[np.floating[Any]]]) -> None:
+        """See ``Observer.update``."""
+        if self._left > 0:
+            self._observer.update(tensors)
+            self._left -= 1
+
+
 def checked(
     tensors: Mapping[str, NDArray[np.floating[Any]]],
 ) -> Iterator[tuple[str, NDArray[np.float32], Range]]:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from edgeclf_calibration import adaptive_rounding, bias_correction, equalization
 from edgeclf_calibration._imports import import_onnx
+from edgeclf_calibration.doubts import range_doubts
 from edgeclf_calibration.estimators import ESTIMATORS
 from edgeclf_calibration.mixed_precision import Layer
 from edgeclf_calibration.observe import anchored, observe
 from edgeclf_calibration.observe_tflite import observe_tflite
 from edgeclf_calibration.onnx_int8 import EXACT_INPUT_OPERATORS, nodes_in_float, onnx_layers, optimised, quantize_onnx
-from edgeclf_calibration.ranges import MinMax, Observer, Range
+from edgeclf_calibration.ranges import FirstImages, MinMax, Observer, Range
 from edgeclf_calibration.tflite_file import operators, read_file
 from edgeclf_calibration.tflite_int8 import quantize_tflite, tensors_in_float, tflite_layers
 from edgeclf_calibration.tflite_pixels import pixels_first
@@ -25,6 +26,7 @@ from edgeclf_device.errors import UsageError
 from edgeclf_device.progress import Progress, no_progress
 
 CONTAINERS = ("tflite", "onnx")
+_GREY = 127
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class Watched:
         ranges: by estimator, by tensor.
         means: of each tensor's channels.
         moments: of the layers' inputs, by place; None: not asked for.
+        doubts: what speaks against the ranges, in sentences; nothing where all is well.
     """
 
     container: str
@@ -46,6 +49,7 @@ class Watched:
     ranges: Mapping[str, Mapping[str, Range]] = field(repr=False)
     means: Mapping[str, NDArray[np.float64]] = field(repr=False)
     moments: Mapping[int, adaptive_rounding.Moments] | None = field(repr=False)
+    doubts: tuple[str, ...]
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -101,10 +105,13 @@ def watch(
         show(images, peaks)
         ready = _changed(ready, container, equalization.equalized(_weighted(ready, container), peaks.peaks))
     seen = {name: ESTIMATORS[name]() for name in estimators}
-    exact, means = MinMax(), bias_correction.ChannelMeans(axis=1 if container == "onnx" else -1)
+    whole, half, exact, grey = MinMax(), MinMax(), MinMax(), MinMax()
+    means = bias_correction.ChannelMeans(axis=1 if container == "onnx" else -1)
     moments = adaptive_rounding.InputMoments(_weighted(ready, container), container) if with_moments else None
-    show(images, *seen.values(), means, *(() if moments is None else (moments,)))
+    first_half = FirstImages((len(images) + 1) // 2, half)
+    show(images, *seen.values(), whole, first_half, means, *(() if moments is None else (moments,)))
     show(images[:1], exact)
+    show(anchored(np.full_like(images[:1], _GREY)), grey)
     of_pixels = _computed_from_pixels(ready, container)
     anchors = {name: one for name, one in exact.ranges().items() if name in of_pixels}
     return Watched(
@@ -114,6 +121,7 @@ def watch(
         ranges={name: one.ranges() | anchors for name, one in seen.items()},
         means=means.means(),
         moments=None if moments is None else moments.moments(),
+        doubts=range_doubts(whole.ranges(), half=half.ranges(), synthetic=grey.ranges()),
     )
 
 
@@ -136,13 +144,32 @@ def written(
         DependencyError: a quantizer is not installed.
         ModelError: the model can't be quantized.
     """
-    if estimator not in watched.ranges or (adaptive and watched.moments is None):
-        what = "the inputs' moments" if estimator in watched.ranges else f"the estimator {estimator}"
-        raise UsageError(f"The model was watched without {what}; ask for it in watch().")
+    return with_ranges(watched, fitted(watched, adaptive=adaptive), estimator=estimator, in_float=in_float)
+
+
+def fitted(watched: Watched, *, adaptive: bool) -> bytes:
+    """The float model made ready for weights rounded to nearest: corrected, or rounded already; see ``written``."""
+    if not adaptive:
+        corrected = bias_correction.corrected if watched.container == "onnx" else bias_correction.corrected_tflite
+        return corrected(watched.model, watched.means)
+    if watched.moments is None:
+        raise UsageError("The model was watched without its inputs' moments; ask for them in watch().")
+    changes = {
+        layer.place: adaptive_rounding.adaptively_rounded(layer, watched.moments[layer.place])
+        for layer in _weighted(watched.model, watched.container)
+        if layer.place in watched.moments
+    }
+    return _changed(watched.model, watched.container, changes)
+
+
+def with_ranges(watched: Watched, ready: bytes, *, estimator: str, in_float: Collection[str] = ()) -> bytes:
+    """The w8a8 model of ``fitted`` bytes; see ``written``."""
+    if estimator not in watched.ranges:
+        raise UsageError(f"The model was watched without the estimator {estimator}; ask for it in watch().")
     ranges = watched.ranges[estimator]
     if watched.container == "tflite":
-        return pixels_first(quantize_tflite(_ready(watched, adaptive=adaptive), ranges, in_float=in_float))
-    return quantize_onnx(_ready(watched, adaptive=adaptive), ranges, in_float=in_float)
+        return pixels_first(quantize_tflite(ready, ranges, in_float=in_float))
+    return quantize_onnx(ready, ranges, in_float=in_float)
 
 
 def quantize(
@@ -157,20 +184,6 @@ def quantize(
     """``watch`` and ``written`` in one, with their arguments and errors; biases are corrected."""
     watched = watch(model, container, pixels, estimators=(estimator,), threads=threads, progress=progress)
     return written(watched, estimator=estimator)
-
-
-def _ready(watched: Watched, *, adaptive: bool) -> bytes:
-    """The float model whose weights are about to be rounded to nearest."""
-    if not adaptive or watched.moments is None:
-        corrected = bias_correction.corrected if watched.container == "onnx" else bias_correction.corrected_tflite
-        return corrected(watched.model, watched.means)
-    layers = _weighted(watched.model, watched.container)
-    changes = {
-        layer.place: adaptive_rounding.adaptively_rounded(layer, watched.moments[layer.place])
-        for layer in layers
-        if layer.place in watched.moments
-    }
-    return _changed(watched.model, watched.container, changes)
 
 
 def _weighted(model: bytes, container: str) -> Any:

@@ -1,0 +1,180 @@
+"""Tries every way of writing a w8a8 model, and keeps the one that measurably answers most like the float model.
+
+The ways: each of a few range estimators, weights rounded to nearest with corrected biases or adaptively, and channels
+equalized or not. They are compared on images that did not calibrate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeclf_calibration import adaptive_rounding, bias_correction, equalization
+from edgeclf_calibration.answers import distance, same_labels, scores_of
+from edgeclf_calibration.mixed_precision import MixedPrecision, mixed_precision
+from edgeclf_calibration.ranges import MinMax
+from edgeclf_calibration.sensitivity import sensitivity_onnx, sensitivity_tflite
+from edgeclf_calibration.static import Watched, fitted, watch, with_ranges
+from edgeclf_device.errors import DataError
+from edgeclf_device.progress import Progress, no_progress
+
+ESTIMATORS_TRIED = ("min-max", "percentile", "mse")
+"""Moving average and entropy were never the best in what was measured here (benchmarks/quantization.py)."""
+
+SENSITIVITY_IMAGES = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way of writing a w8a8 model."""
+
+    estimator: str = MinMax.name
+    adaptive: bool = False
+    equalized: bool = False
+
+    @property
+    def steps(self) -> list[str]:
+        """Names of its steps, as they stand in the calibration record."""
+        rounding = adaptive_rounding.NAME if self.adaptive else bias_correction.NAME
+        return [equalization.NAME, rounding] if self.equalized else [rounding]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What a way gave on the images that did not calibrate.
+
+    Attributes:
+        way: which.
+        distance: mean total variation from the float model's scores, 0 to 1.
+        same_labels: share of images with the float model's label.
+    """
+
+    way: Way
+    distance: float
+    same_labels: float
+
+    def to_json(self) -> dict[str, Any]:
+        """For a record."""
+        return {**asdict(self.way), "distance": self.distance, "same_labels": self.same_labels}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """The best way found.
+
+    Attributes:
+        model: bytes of the w8a8 model.
+        way: how it was written.
+        attempts: every way tried, in order.
+        watched, ready: what it was written from.
+    """
+
+    model: bytes = field(repr=False)
+    way: Way
+    attempts: tuple[Attempt, ...]
+    watched: Watched = field(repr=False)
+    ready: bytes = field(repr=False)
+
+
+def plain(
+    model: bytes,
+    container: str,
+    pixels: NDArray[np.uint8],
+    *,
+    threads: int = 1,
+    progress: Progress = no_progress,
+) -> Recovery:
+    """The default way alone: min-max ranges, weights rounded to nearest, biases corrected; see ``static.watch``."""
+    watched, way = watch(model, container, pixels, threads=threads, progress=progress), Way()
+    ready = fitted(watched, adaptive=way.adaptive)
+    written = with_ranges(watched, ready, estimator=way.estimator)
+    return Recovery(model=written, way=way, attempts=(), watched=watched, ready=ready)
+
+
+def recover(
+    model: bytes,
+    container: str,
+    pixels: NDArray[np.uint8],
+    held_out: NDArray[np.uint8],
+    *,
+    threads: int = 1,
+    progress: Progress = no_progress,
+) -> Recovery:
+    """Try every way; keep that whose scores lie nearest to the float model's on ``held_out``, of equals the first.
+
+    Args:
+        model: fp32 .tflite or .onnx bytes, as ``static.watch`` takes them.
+        container: ``tflite`` or ``onnx``.
+        pixels: uint8 (N, H, W, C), prepared images to calibrate with.
+        held_out: uint8 (M, H, W, C), others to choose by; no labels are needed.
+        threads: how many to compute with.
+        progress: shows images and ways.
+
+    Raises:
+        DataError: ``held_out`` is empty.
+        DependencyError, ModelError: as ``static.watch`` and ``static.written``.
+    """
+    if len(held_out) == 0:
+        raise DataError("Recovery is chosen on images that did not calibrate, but there are none; give some.")
+    reference = scores_of(model, container, held_out, threads=threads)
+    attempts: list[Attempt] = []
+    best: Recovery | None = None
+    ways = _ways(model, container, pixels, threads=threads, progress=progress)
+    for watched, ready, way in progress(ways, "Trying ways to quantize", 4 * len(ESTIMATORS_TRIED)):
+        written = with_ranges(watched, ready, estimator=way.estimator)
+        scores = scores_of(written, container, held_out, threads=threads)
+        attempt = Attempt(way=way, distance=distance(scores, reference), same_labels=same_labels(scores, reference))
+        if best is None or attempt.distance < min(one.distance for one in attempts):
+            best = Recovery(model=written, way=way, attempts=(), watched=watched, ready=ready)
+        attempts.append(attempt)
+    assert best is not None  # noqa: S101 - there is always more than one way
+    return replace(best, attempts=tuple(attempts))
+
+
+def _ways(
+    model: bytes, container: str, pixels: NDArray[np.uint8], **options: Any
+) -> Iterator[tuple[Watched, bytes, Way]]:
+    for equalized in (False, True):
+        watched = watch(
+            model, container, pixels, estimators=ESTIMATORS_TRIED, equalize=equalized, with_moments=True, **options
+        )
+        for adaptive in (False, True):
+            ready = fitted(watched, adaptive=adaptive)
+            for estimator in ESTIMATORS_TRIED:
+                yield watched, ready, Way(estimator=estimator, adaptive=adaptive, equalized=equalized)
+
+
+def fall_back(
+    found: Recovery,
+    images: NDArray[np.uint8],
+    measure: Callable[[bytes], float],
+    *,
+    max_drop: float,
+    max_layers: int | None = None,
+    threads: int = 1,
+    progress: Progress = no_progress,
+) -> MixedPrecision:
+    """Leave the fewest layers of a w8a8 model in float with which ``measure`` gives at most ``max_drop``.
+
+    Args:
+        found: the w8a8 model.
+        images: uint8 (M, H, W, C); the first ``SENSITIVITY_IMAGES`` order the layers by how much each alone loses.
+        measure: see ``mixed_precision``.
+        max_drop, max_layers: likewise.
+        threads: how many to compute with.
+        progress: shows layers and measurements.
+
+    Raises:
+        DataError: there is no image.
+        DependencyError, ModelError: as ``sensitivity_tflite`` and ``sensitivity_onnx``.
+    """
+    ranges = found.watched.ranges[found.way.estimator]
+    sensitivity = sensitivity_tflite if found.watched.container == "tflite" else sensitivity_onnx
+    order = sensitivity(found.ready, ranges, images[:SENSITIVITY_IMAGES], threads=threads, progress=progress)
+    write = partial(with_ranges, found.watched, found.ready, estimator=found.way.estimator)
+    return mixed_precision(write, order.names, measure, max_drop=max_drop, max_layers=max_layers, progress=progress)
