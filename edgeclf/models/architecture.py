@@ -8,6 +8,10 @@ from edgeclf_device.errors import UsageError
 
 HEADS = ("softmax", "sigmoid")
 
+BATCH_NORM_MOMENTUM = 0.9
+"""Of networks with random weights: Keras's 0.99, and the 0.999 of its MobileNets, would need more steps than a training
+on a few hundred images has, and the statistics would stay those of no network at all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:

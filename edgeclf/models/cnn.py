@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeclf.models.architecture import Architecture
+from edgeclf.models.architecture import BATCH_NORM_MOMENTUM, Architecture
 from edgeclf.models.head import classifier, rescaled_image
 
 if TYPE_CHECKING:
     import keras
-
-_BATCH_NORM_MOMENTUM = 0.9
-"""Keras's 0.99 would need more steps than a training on a few hundred images has."""
 
 
 def build(architecture: Architecture) -> keras.Model:
@@ -34,6 +31,6 @@ def _block(x: Any, name: str, filters: int, *, batch_norm: bool) -> Any:
         filters, 3, padding="same", use_bias=not batch_norm, kernel_initializer="he_normal", name=f"{name}_conv"
     )(x)
     if batch_norm:
-        x = layers.BatchNormalization(momentum=_BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
+        x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
     x = layers.ReLU(name=f"{name}_relu")(x)
     return layers.MaxPooling2D(name=f"{name}_pool")(x)

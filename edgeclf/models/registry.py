@@ -27,7 +27,7 @@ from edgeclf.models import (
     user_model,
     vit_tiny,
 )
-from edgeclf.models.architecture import Architecture, ModelConfig
+from edgeclf.models.architecture import BATCH_NORM_MOMENTUM, Architecture, ModelConfig
 from edgeclf_device.errors import UsageError
 
 if TYPE_CHECKING:
@@ -229,7 +229,18 @@ def build(name: str, architecture: Architecture, *, weights: str) -> keras.Model
         keras_file.take_over(model, Path(weights))
     elif weights != "none" and chosen.published is not None:
         chosen.published.load(model, None if weights == "imagenet" else Path(weights))
+    elif chosen.published is not None:
+        _settle_soon(model)
     return model
+
+
+def _settle_soon(model: keras.Model) -> None:
+    """Let statistics of normalization that begin at random follow the data within tens of steps."""
+    import keras
+
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, BATCH_NORM_MOMENTUM)
 
 
 def block_below(model: keras.Model, name: str, block: str) -> Any:

@@ -15,15 +15,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeclf.models.architecture import Architecture, ModelConfig
+from edgeclf.models.architecture import BATCH_NORM_MOMENTUM, Architecture, ModelConfig
 from edgeclf.models.head import classifier, rescaled_image
 from edgeclf_device.errors import UsageError
 
 if TYPE_CHECKING:
     import keras
-
-_BATCH_NORM_MOMENTUM = 0.9
-"""Keras's 0.99 would need more steps than a training on a few hundred images has."""
 
 _EXPANSION = 2
 """Of the two linear layers after attention, as in LeViT."""
@@ -112,5 +109,5 @@ def _normalized(x: Any, name: str, *, gamma: float = 1.0) -> Any:
     from keras import initializers, layers
 
     return layers.BatchNormalization(
-        momentum=_BATCH_NORM_MOMENTUM, gamma_initializer=initializers.Constant(gamma), name=f"{name}_bn"
+        momentum=BATCH_NORM_MOMENTUM, gamma_initializer=initializers.Constant(gamma), name=f"{name}_bn"
     )(x)

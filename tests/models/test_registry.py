@@ -84,6 +84,15 @@ def test_every_backbone_has_the_same_form(keras, build, images, tmp_path, name, 
 
 
 @pytest.mark.tensorflow
+@pytest.mark.tensorflow
+def test_statistics_that_begin_at_random_follow_the_data_within_tens_of_steps(keras, build):
+    normalizations = [
+        layer for layer in build("mobilenet_v2").layers if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert normalizations
+    assert {layer.momentum for layer in normalizations} == {0.9}
+
+
 def test_the_same_seed_gives_the_same_weights(build):
     one, other = (build("cnn", "model.filters=2").get_weights() for _ in range(2))
     assert all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
