@@ -32,6 +32,7 @@ full: install ## everything that takes long: slow tests, every backbone, recipes
 	$(RUN)/python benchmarks/recipes.py solar-cells
 	$(RUN)/python benchmarks/recipes.py fashion-cnn
 	$(RUN)/python benchmarks/recipes.py fashion-vit
+	$(RUN)/python benchmarks/quantization.py
 
 lint: install ## ruff, mypy, architecture contracts
 	$(RUN)/ruff format --check .

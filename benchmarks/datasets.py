@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ FASHION_CLASSES = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 FASHION_PACKAGE = "dataset-fashion-mnist"
+FASHION_VERSION = "0.0~git20200523.55506a9-1"
+FASHION_SHA256 = "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"
 FASHION_FOLDER = Path("usr/share/datasets/fashion-mnist")
 
 
@@ -34,36 +37,43 @@ def solar() -> Path:
 
 
 def fashion_mnist() -> Path:
-    """Fashion-MNIST (1708.07747, MIT) as PNG files in train/CLASS and test/CLASS, from Debian's package.
-
-    Fetched with apt and unpacked without being installed; 70,000 files are written once.
-    """
+    """Fashion-MNIST (1708.07747, MIT) as PNG files in train/CLASS and test/CLASS; 70,000 files are written once."""
     folder = default_folder().with_name("edgeclf-datasets") / "fashion-mnist"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-            source = _unpacked(Path(work))
+            source = debian_package(FASHION_PACKAGE, FASHION_VERSION, FASHION_SHA256, Path(work)) / FASHION_FOLDER
             for part, prefix in (("train", "train"), ("test", "t10k")):
                 _write_images(source, prefix, Path(work) / "images" / part)
             (Path(work) / "images").rename(folder)
     return folder
 
 
-def _unpacked(work: Path) -> Path:
-    installed = Path("/") / FASHION_FOLDER
-    if installed.is_dir():
-        return installed
-    print(f"fetching {FASHION_PACKAGE} with apt-get download", file=sys.stderr)
+def debian_package(package: str, version: str, sha256: str, work: Path) -> Path:
+    """Where a Debian package's files lie: fetched with apt, checked, and unpacked below ``work``, not installed.
+
+    Args:
+        package, version: as apt names them.
+        sha256: of the .deb file.
+        work: an empty folder.
+    """
+    wanted = f"{package}={version}"
+    print(f"fetching {wanted} with apt-get download", file=sys.stderr)
     try:
-        subprocess.run(["apt-get", "download", "-q", FASHION_PACKAGE], cwd=work, check=True)  # noqa: S607
+        # As root, apt would warn that its own user can't write here.
+        fetch = ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", wanted]
+        subprocess.run(fetch, cwd=work, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         sys.exit(
-            f"Fashion-MNIST comes from Debian's package {FASHION_PACKAGE}, which could not be fetched ({error}); "
-            "run apt-get update, or install it."
+            f"The images come from Debian 12's package {wanted}, which could not be fetched ({error}); "
+            "run apt-get update first, on Debian 12."
         )
-    (package,) = work.glob("*.deb")
-    subprocess.run(["dpkg-deb", "-x", package, work / "unpacked"], check=True)  # noqa: S607
-    return work / "unpacked" / FASHION_FOLDER
+    (file,) = work.glob("*.deb")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if digest != sha256:
+        sys.exit(f"{wanted} must have the SHA-256 {sha256}, but what was fetched has {digest}.")
+    subprocess.run(["dpkg-deb", "-x", file, work / "unpacked"], check=True)  # noqa: S607
+    return work / "unpacked"
 
 
 def _write_images(source: Path, prefix: str, folder: Path) -> None:

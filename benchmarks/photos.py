@@ -16,8 +16,6 @@ import argparse
 import hashlib
 import os
 import struct
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,6 +25,7 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
+from datasets import debian_package
 from numpy.typing import NDArray
 
 from edgeclf.data.cache import default_folder
@@ -193,33 +192,13 @@ def _folder(name: str, sources: Sequence[Source]) -> Path:
 
 def _write_images(source: Source, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as work:
-        for name, data in _photos(source, _unpacked(source, Path(work))):
+        unpacked = debian_package(source.package, source.version, source.sha256, Path(work))
+        for name, data in _photos(source, unpacked / source.folder):
             photo = decode(data, Path(name))
             for number, square in enumerate(_squares(photo, source.crops)):
                 image = prepare(square, SPEC, color="bgr")
                 path = folder / f"{source.package}-{PurePosixPath(name).with_suffix('')}-{number}.png".replace("/", "-")
                 path.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
-
-
-def _unpacked(source: Source, work: Path) -> Path:
-    """Where the package's photos lie, fetched and unpacked below ``work``."""
-    wanted = f"{source.package}={source.version}"
-    print(f"fetching {wanted} with apt-get download", file=sys.stderr)
-    try:
-        # As root, apt would warn that its own user can't write here.
-        fetch = ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", wanted]
-        subprocess.run(fetch, cwd=work, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        sys.exit(
-            f"The photos come from Debian 12's package {wanted}, which could not be fetched ({error}); "
-            "run apt-get update first, on Debian 12."
-        )
-    (package,) = work.glob("*.deb")
-    digest = hashlib.sha256(package.read_bytes()).hexdigest()
-    if digest != source.sha256:
-        sys.exit(f"{wanted} must have the SHA-256 {source.sha256}, but what was fetched has {digest}.")
-    subprocess.run(["dpkg-deb", "-x", package, work / "unpacked"], check=True)  # noqa: S607
-    return work / "unpacked" / source.folder
 
 
 def _photos(source: Source, folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from edgeclf.calibrating.ground import read_ground
+from edgeclf.calibrating.ground import labels_of, read_ground
 from edgeclf.exporting.request import CALIBRATION_IMAGES, TIMEOUT_S
 from edgeclf_calibration.doubts import image_doubts, range_doubts, range_stability
 from edgeclf_calibration.observe import anchored, observe
 from edgeclf_calibration.ranges import MinMax
 from edgeclf_calibration.selection import choose
-from edgeclf_device.errors import DataError
 from edgeclf_device.progress import Progress, no_progress
 
 _GREY = 127
@@ -52,6 +51,7 @@ def examine(
     run: Path,
     *,
     bundle: Path | None = None,
+    data: Path | None = None,
     images: int = CALIBRATION_IMAGES,
     seed: int = 0,
     threads: int = 2,
@@ -61,8 +61,9 @@ def examine(
     """Choose calibration images as an export does, observe their ranges, and say what speaks against both.
 
     Args:
-        run: folder of a training.
+        run: folder of a training, or a stock classifier, which needs ``data``.
         bundle: an export of that run with fp32 .onnx in it; None: convert, which needs TensorFlow.
+        data: a folder of images or a listing, half of which calibrate; None: the run's training split.
         images, seed: as an export's.
         threads: how many to compute with.
         timeout_s: how long the conversion may take.
@@ -71,10 +72,8 @@ def examine(
     Raises:
         UsageError, DataError, ModelError, DependencyError, SystemStateError: as ``read_ground`` and ``choose``.
     """
-    ground = read_ground(run, bundle=bundle, timeout_s=timeout_s, progress=progress)
-    if ground.pool.true is None:
-        raise DataError(f"The training images of {run} must have labels, but have none; train again.")
-    labels = [ground.labels[one] for one in ground.pool.true]
+    ground = read_ground(run, bundle=bundle, data=data, timeout_s=timeout_s, progress=progress)
+    labels = labels_of(ground.pool, ground.labels)
     choice = choose(labels, ground.pool.digests, count=images, seed=seed)
     pixels = ground.pool.take(choice.indices)
     fitted, grey, middle = MinMax(), MinMax(), (choice.count + 1) // 2

@@ -1,8 +1,9 @@
-"""What calibrations of a run are tried on: its fp32 .onnx model, images to choose from, and images that judge."""
+"""What calibrations of a run are tried on: its fp32 model, images to choose from, and images that judge."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from edgeclf.data.dataset import SPLIT_NAMES
 from edgeclf.exporting import isolation
 from edgeclf.exporting.child import ENVIRONMENT
+from edgeclf.exporting.given_images import halves, read_given
 from edgeclf.exporting.job import Job
 from edgeclf.exporting.preparation import job_of, yardstick_of
 from edgeclf.exporting.request import Request, require_packages
@@ -21,6 +23,7 @@ from edgeclf_calibration.onnx_int8 import optimised
 from edgeclf_device.artifact import read_artifact
 from edgeclf_device.bundle import read_bundle
 from edgeclf_device.errors import DataError, ModelError, UsageError
+from edgeclf_device.manifest import Container
 from edgeclf_device.progress import Progress, no_progress
 
 JUDGES = "val"
@@ -34,50 +37,80 @@ class Ground:
     Attributes:
         name: of the model.
         labels: of its outputs, in order.
-        model: fp32 .onnx bytes, as ``optimised`` gives them.
-        pool: the training split, to choose calibration images from.
-        judging: the validation split.
+        container: ``tflite`` or ``onnx``.
+        model: fp32 bytes, of .onnx as ``optimised`` gives them.
+        pool: to choose calibration images from: the training split, or half of the images that were named.
+        judging: the validation split, or the other half.
     """
 
     name: str
     labels: tuple[str, ...]
+    container: Container
     model: bytes
     pool: Images
     judging: Images
 
 
-def read_ground(run: Path, *, bundle: Path | None, timeout_s: float, progress: Progress = no_progress) -> Ground:
-    """Read a run and its images, and convert its model in a child process, or take the one in ``bundle``.
+def read_ground(
+    run: Path,
+    *,
+    bundle: Path | None,
+    data: Path | None = None,
+    containers: Sequence[Container] = ("onnx",),
+    timeout_s: float,
+    progress: Progress = no_progress,
+) -> Ground:
+    """Read a run and images, and convert its model in a child process, or take the one in ``bundle``.
 
     Args:
-        run: folder of a training.
-        bundle: an export of that run with fp32 .onnx in it; None: convert, which needs TensorFlow.
+        run: folder of a training, or a stock classifier.
+        bundle: an export of that run with an fp32 model in it; None: convert, which needs TensorFlow.
+        data: a folder of images or a listing, half to choose from and half to judge by; None: the run's own images.
+        containers: of the model; the first that the bundle holds, or the first.
         timeout_s: how long the conversion may take.
         progress: shows the images as they are prepared, and the conversion.
 
     Raises:
-        UsageError: ``run`` is no folder, or the bundle has no fp32 .onnx.
-        DataError: the run has no images, no validation images, or they are not where they were.
+        UsageError: ``run`` is no folder, or the bundle has no such fp32 model.
+        DataError: the run has no images, no validation images, or they are not where they were; of ``data``, there
+            are too few, or one can't be read.
         ModelError: the run or the bundle is damaged, or the bundle is of another run.
-        DependencyError: TensorFlow, onnx or onnxruntime is not installed.
+        DependencyError: TensorFlow, a converter or an engine is not installed.
         SystemStateError: the converter crashed, was killed or took too long.
     """
     if bundle is None:
-        require_packages(("onnx",))
+        require_packages(containers[:1])
     subject = read_subject(run, progress=progress)
-    if subject.calibration is None:
-        raise DataError(
-            f"Calibrations are tried on a run's own images, but {run} is a stock classifier, which has none; "
-            "train on your images, or export with --calibration."
-        )
-    model = _converted(subject, timeout_s, progress) if bundle is None else _exported(subject, bundle)
+    pool, judging = _images(run, subject, data, progress)
+    if bundle is None:
+        container, model = containers[0], _converted(subject, containers[0], timeout_s, progress)
+    else:
+        container, model = _exported(subject, bundle, containers)
     return Ground(
         name=subject.name,
         labels=subject.labels,
-        model=optimised(model),
-        pool=subject.calibration,
-        judging=_judging(run, subject.calibration),
+        container=container,
+        model=optimised(model) if container == "onnx" else model,
+        pool=pool,
+        judging=judging,
     )
+
+
+def labels_of(images: Images, labels: Sequence[str]) -> list[str]:
+    """The label of each image; where they have none, one that is the same for all, as an export takes it."""
+    return [images.split] * len(images) if images.true is None else [labels[one] for one in images.true]
+
+
+def _images(run: Path, subject: Subject, data: Path | None, progress: Progress) -> tuple[Images, Images]:
+    """(what to choose calibration images from, what judges)."""
+    if data is not None:
+        return halves(read_given(data, subject.labels, subject.spec, progress=progress))
+    if subject.calibration is None:
+        raise DataError(
+            f"Calibrations are tried on a run's own images, but {run} is a stock classifier, which has none; "
+            "name a folder of photos with --data."
+        )
+    return subject.calibration, _judging(run, subject.calibration)
 
 
 def _judging(run: Path, pool: Images) -> Images:
@@ -95,8 +128,8 @@ def _judging(run: Path, pool: Images) -> Images:
     )
 
 
-def _converted(subject: Subject, timeout_s: float, progress: Progress) -> bytes:
-    asked = Request(formats=("onnx",), schemes=("fp32",))
+def _converted(subject: Subject, container: Container, timeout_s: float, progress: Progress) -> bytes:
+    asked = Request(formats=(container,), schemes=("fp32",))
     with tempfile.TemporaryDirectory(prefix="edgeclf-") as folder:
         work = Path(folder)
         path = work / "job.json"
@@ -109,20 +142,21 @@ def _converted(subject: Subject, timeout_s: float, progress: Progress) -> bytes:
         return Job.path_of(work, answer["converted"]).read_bytes()
 
 
-def _exported(subject: Subject, folder: Path) -> bytes:
+def _exported(subject: Subject, folder: Path, containers: Sequence[Container]) -> tuple[Container, bytes]:
     bundle = read_bundle(folder)
-    found = [entry for entry in bundle.artifacts if (entry.container, entry.scheme) == ("onnx", "fp32")]
-    if not found:
+    floats = {entry.container: bundle.path(entry) for entry in bundle.artifacts if entry.scheme == "fp32"}
+    found = next((container for container in containers if container in floats), None)
+    if found is None:
         files = ", ".join(entry.file for entry in bundle.artifacts)
         raise UsageError(
-            f"Calibrations start from fp32 .onnx, but {folder} holds {files}; "
-            "export it with --format onnx --scheme fp32, or leave --bundle out."
+            f"This starts from fp32 {' or '.join(f'.{one}' for one in containers)}, but {folder} holds {files}; "
+            f"export it with --format {containers[0]} --scheme fp32, or leave --bundle out."
         )
-    artifact = read_artifact(bundle.path(found[0]))
+    artifact = read_artifact(floats[found])
     expected, weights = (one.get("weights_sha256") for one in (subject.provenance, artifact.manifest.provenance))
     if weights != expected:
         raise ModelError(
-            f"{bundle.path(found[0])} must hold the weights of the run ({str(expected)[:16]}…), but they are others "
+            f"{floats[found]} must hold the weights of the run ({str(expected)[:16]}…), but they are others "
             f"({str(weights)[:16]}…); name a bundle of this run, or leave --bundle out."
         )
-    return artifact.model
+    return found, artifact.model

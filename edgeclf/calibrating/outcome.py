@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
+
+from edgeclf_calibration.doubts import FEW_IMAGES
 
 FORMAT = (1, 0)
 """Major and minor of what ``to_json`` gives; fields may join in a minor one."""
@@ -13,8 +16,11 @@ FORMAT = (1, 0)
 TOLERANCE_POINTS = 0.2
 """Percentage points in which a choice may differ from a better one and still do as well."""
 
-CHOSEN = 32
-"""Images of a choice that is held against the most random ones."""
+CHOSEN = FEW_IMAGES
+"""Images of a choice that is held against the most random ones, and the fewest that are recommended."""
+
+ONCE_IMAGES = 2
+"""Judging images that what was tried once must keep more: no other seed tells its luck from its merit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +29,7 @@ class Trial:
 
     Attributes:
         method, images, seed: how they were chosen; ``seed`` is None where it has no say.
-        accuracy: of the w8a8 model on the judging images, 0 to 1.
+        accuracy: of the w8a8 model on the judging images, 0 to 1; None: they have no labels.
         agreement: share of the judging images with the label that the fp32 model gives them.
         range_difference: between the ranges of the first half of the images and of all, 0 to 1, mean over tensors.
         seconds: to calibrate like this: to show the network the images (a method that looks first: all it chooses
@@ -33,7 +39,7 @@ class Trial:
     method: str
     images: int
     seed: int | None
-    accuracy: float
+    accuracy: float | None
     agreement: float
     range_difference: float
     seconds: float
@@ -51,7 +57,7 @@ class Cell:
     method: str
     images: int
     trials: int
-    accuracy: float
+    accuracy: float | None
     accuracy_spread: float | None
     agreement: float
     agreement_spread: float | None
@@ -66,20 +72,21 @@ class Comparison:
     Attributes:
         method, images: of the few.
         random_images: how many were drawn at random.
-        accuracy_points, agreement_points: what the few have more, in percentage points.
-        holds: whether neither is more than ``TOLERANCE_POINTS`` less.
+        accuracy_points, agreement_points: what the few have more, in percentage points; without labels there is no
+            accuracy.
     """
 
     method: str
     images: int
     random_images: int
-    accuracy_points: float
+    accuracy_points: float | None
     agreement_points: float
 
     @property
     def holds(self) -> bool:
-        """Whether the few do as well, within ``TOLERANCE_POINTS``."""
-        return min(self.accuracy_points, self.agreement_points) >= -TOLERANCE_POINTS - 1e-9
+        """Whether neither is more than ``TOLERANCE_POINTS`` less."""
+        found = (self.accuracy_points, self.agreement_points)
+        return all(points is None or points >= -TOLERANCE_POINTS - 1e-9 for points in found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +99,7 @@ class Study:
         engine: that judged, with its version.
         split, judged_images: what judged.
         pool_images: how many there were to choose from.
-        reference_accuracy: of the fp32 .onnx model on the judging images.
+        reference_accuracy: of the fp32 .onnx model on the judging images; None: they have no labels.
         trials: by method, in the order in which methods were named, then by size, then by seed.
         seconds: the whole study took.
     """
@@ -103,7 +110,7 @@ class Study:
     split: str
     judged_images: int
     pool_images: int
-    reference_accuracy: float
+    reference_accuracy: float | None
     trials: tuple[Trial, ...]
     seconds: float
 
@@ -125,19 +132,35 @@ class Study:
         """What counts as equal: ``TOLERANCE_POINTS``, or one judging image where that is more."""
         return max(TOLERANCE_POINTS, 100 / self.judged_images)
 
-    def smallest(self, method: str) -> Cell | None:
-        """The fewest images of ``method`` that do as well as the best of all cells, or None.
+    @property
+    def least_images(self) -> int:
+        """The fewest that are recommended: ``CHOSEN``, or all where there are fewer or no more were tried."""
+        return min(CHOSEN, max(trial.images for trial in self.trials))
 
-        As well: the mean agreement is at most the tolerance below the best, and the seeds are at most two tolerances
-        apart.
+    @property
+    def once_points(self) -> float:
+        """``ONCE_IMAGES`` in percentage points."""
+        return 100 * ONCE_IMAGES / self.judged_images
+
+    @property
+    def best(self) -> float:
+        """The best mean agreement that counts; see ``smallest``."""
+        return max(cell.agreement for cell in self._counting)
+
+    def smallest(self, method: str) -> Cell | None:
+        """The fewest images of ``method`` that are enough, or None.
+
+        Enough: at least ``least_images``; the mean agreement is at most the tolerance below the best; and the seeds
+        are at most two tolerances apart, or twice as far as with the method's most images, where it is not for want of
+        images. What was tried once counts, here and as the best, only where its agreement
+        is at least ``once_points`` above the best of what was tried with several seeds, or where nothing was.
         """
-        best = max(cell.agreement for cell in self.cells)
         enough = (
             cell
-            for cell in self.cells
+            for cell in self._counting
             if cell.method == method
-            and 100 * (best - cell.agreement) <= self.tolerance_points + 1e-9
-            and 100 * (cell.agreement_spread or 0) <= 2 * self.tolerance_points + 1e-9
+            and 100 * (self.best - cell.agreement) <= self.tolerance_points + 1e-9
+            and 100 * (cell.agreement_spread or 0) <= self._steady_points(method) + 1e-9
         )
         return min(enough, key=lambda cell: cell.images, default=None)
 
@@ -147,9 +170,19 @@ class Study:
         of_methods = (self.smallest(method) for method in self.methods)
         return min((cell for cell in of_methods if cell), key=lambda cell: cell.images, default=None)
 
+    def _steady_points(self, method: str) -> float:
+        most = max((cell for cell in self.cells if cell.method == method), key=lambda cell: cell.images)
+        return 2 * max(self.tolerance_points, 100 * (most.agreement_spread or 0))
+
+    @property
+    def _counting(self) -> list[Cell]:
+        cells = [cell for cell in self.cells if cell.images >= self.least_images]
+        bar = max((cell.agreement for cell in cells if cell.trials > 1), default=-math.inf) + self.once_points / 100
+        return [cell for cell in cells if cell.trials > 1 or cell.agreement >= bar - 1e-9]
+
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """``CHOSEN`` images of each other method against the most random ones; empty where there are not both."""
+        """``CHOSEN`` images of each method against the most random ones; empty where there are not both."""
         cells = self.cells
         most = max((cell for cell in cells if cell.method == "random"), key=lambda cell: cell.images, default=None)
         if most is None or most.images <= CHOSEN:
@@ -159,11 +192,13 @@ class Study:
                 method=cell.method,
                 images=cell.images,
                 random_images=most.images,
-                accuracy_points=100 * (cell.accuracy - most.accuracy),
+                accuracy_points=None
+                if cell.accuracy is None or most.accuracy is None
+                else 100 * (cell.accuracy - most.accuracy),
                 agreement_points=100 * (cell.agreement - most.agreement),
             )
             for cell in cells
-            if cell.images == CHOSEN and cell.method != "random"
+            if cell.images == CHOSEN
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -173,6 +208,8 @@ class Study:
             "format": list(FORMAT),
             **asdict(self),
             "tolerance_points": self.tolerance_points,
+            "once_points": self.once_points,
+            "least_images": self.least_images,
             "cells": [asdict(cell) for cell in self.cells],
             "smallest": {method: one.images for method in self.methods if (one := self.smallest(method))},
             "recommended": None if chosen is None else {"method": chosen.method, "images": chosen.images},
@@ -181,14 +218,14 @@ class Study:
 
 
 def _cell(trials: Sequence[Trial]) -> Cell:
-    accuracies, agreements = [trial.accuracy for trial in trials], [trial.agreement for trial in trials]
-    several = len(trials) > 1
+    accuracies = [trial.accuracy for trial in trials if trial.accuracy is not None]
+    agreements, several = [trial.agreement for trial in trials], len(trials) > 1
     return Cell(
         method=trials[0].method,
         images=trials[0].images,
         trials=len(trials),
-        accuracy=fmean(accuracies),
-        accuracy_spread=max(accuracies) - min(accuracies) if several else None,
+        accuracy=fmean(accuracies) if accuracies else None,
+        accuracy_spread=max(accuracies) - min(accuracies) if accuracies and several else None,
         agreement=fmean(agreements),
         agreement_spread=max(agreements) - min(agreements) if several else None,
         range_difference=fmean(trial.range_difference for trial in trials),

@@ -1,4 +1,4 @@
-"""How many calibration images a run needs and which: every choice is quantized to w8a8 and judged on validation images.
+"""How many calibration images a run needs and which: every choice is quantized to w8a8 and judged on other images.
 
 ONNX is the road because it needs TensorFlow at most once. The network is run once over the images to choose from, and
 what is kept of each image calibrates every choice that holds it: see ``traces``. Each model is, byte for byte but for
@@ -34,6 +34,9 @@ from edgeclf_device.progress import Progress, no_progress
 
 SIZES = (8, 16, CHOSEN, 64, 128, 256, 512)
 SEEDS = (0, 1, 2)
+DEFAULT_METHODS = ("stratified", *(method for method in METHODS if method != "stratified"))
+"""The export's own comes first: of equals it is recommended."""
+
 POOL_IMAGES = 2048
 """Of a larger training split this many are drawn at random: what is kept of them fits into 300 MB."""
 
@@ -63,7 +66,8 @@ def study(
     run: Path,
     *,
     bundle: Path | None = None,
-    methods: Sequence[str] = METHODS,
+    data: Path | None = None,
+    methods: Sequence[str] | None = None,
     sizes: Sequence[int] = SIZES,
     seeds: Sequence[int] = SEEDS,
     estimator: str = MinMax.name,
@@ -71,12 +75,15 @@ def study(
     timeout_s: float = TIMEOUT_S,
     progress: Progress = no_progress,
 ) -> Study:
-    """Try every method with every size and seed: calibrate, quantize, and run the result on the validation split.
+    """Try every method with every size and seed: calibrate, quantize, and run the result on images that judge.
 
     Args:
-        run: folder of a training.
+        run: folder of a training, or a stock classifier, which needs ``data``.
         bundle: an export of that run with fp32 .onnx in it; None: convert, which needs TensorFlow.
-        methods: of ``METHODS``; those that no seed changes are tried once.
+        data: a folder of images or a listing, half to choose from and half to judge by, not the run's training and
+            validation splits. Without labels the agreement with the fp32 model is all that judges.
+        methods: of ``METHODS``; those that no seed changes are tried once. None: ``DEFAULT_METHODS``, of images
+            without labels all but ``stratified``.
         sizes: numbers of images; one beyond the images that there are means all of them.
         seeds: of the random methods.
         estimator: of ``ESTIMATORS``. Those that need more than the ends of each tensor in each image run the network
@@ -86,13 +93,15 @@ def study(
         progress: shows conversion, observation and trials.
 
     Raises:
-        UsageError: an unknown method or estimator; no method, size or seed; a size below 1; or as ``read_ground``.
+        UsageError: an unknown method or estimator; ``stratified`` without labels; no method, size or seed; a size below
+            1; or as ``read_ground``.
         DataError, ModelError, DependencyError, SystemStateError: as ``read_ground``.
     """
-    _check(methods, sizes, seeds, estimator)
+    _check(DEFAULT_METHODS if methods is None else methods, sizes, seeds, estimator)
     begin = time.monotonic()
-    ground = read_ground(run, bundle=bundle, timeout_s=timeout_s, progress=progress)
+    ground = read_ground(run, bundle=bundle, data=data, timeout_s=timeout_s, progress=progress)
     ground = replace(ground, pool=_drawn(ground.pool))
+    methods = _possible(methods, ground.pool)
     starts = range(0, len(ground.pool), _CHUNK_IMAGES)
     traces = trace(
         ground.model,
@@ -127,7 +136,7 @@ def study(
         split=ground.judging.split,
         judged_images=len(ground.judging),
         pool_images=len(ground.pool),
-        reference_accuracy=float(np.mean(bench.reference == ground.judging.true)),
+        reference_accuracy=_accuracy(bench.reference, ground.judging),
         trials=tuple(trials),
         seconds=time.monotonic() - begin,
     )
@@ -141,6 +150,15 @@ def _check(methods: Sequence[str], sizes: Sequence[int], seeds: Sequence[int], e
         raise UsageError(f"The estimator must be one of {', '.join(ESTIMATORS)}, but it is {estimator!r}.")
     if not seeds or not sizes or min(sizes) < 1:
         raise UsageError(f"A study needs sizes of at least 1 and a seed, but got {list(sizes)} and {list(seeds)}.")
+
+
+def _possible(methods: Sequence[str] | None, pool: Images) -> Sequence[str]:
+    """``methods``, or of the default ones those that ``pool`` allows."""
+    if methods is None:
+        return [method for method in DEFAULT_METHODS if method != "stratified" or pool.true is not None]
+    if "stratified" in methods and pool.true is None:
+        raise UsageError("The method stratified needs labels, but the images have none; name others with --method.")
+    return methods
 
 
 def _drawn(pool: Images) -> Images:
@@ -197,11 +215,15 @@ def _trial(bench: _Bench, choice: Selection) -> Trial:
         method=choice.method,
         images=choice.count,
         seed=None if choice.method in LOOKING else choice.seed,
-        accuracy=float(np.mean(predicted == ground.judging.true)),
+        accuracy=_accuracy(predicted, ground.judging),
         agreement=float(np.mean(predicted == bench.reference)),
         range_difference=range_stability(half, ranges).mean,
         seconds=seconds + shown * each_s,
     )
+
+
+def _accuracy(predicted: NDArray[np.int64], judging: Images) -> float | None:
+    return None if judging.true is None else float(np.mean(predicted == judging.true))
 
 
 def _ranges(bench: _Bench, choice: Selection) -> tuple[dict[str, Range], dict[str, Range]]:

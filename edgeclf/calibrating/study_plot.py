@@ -16,26 +16,27 @@ _DOTS_PER_INCH = 150
 
 
 def write_plot(study: Study, path: Path) -> None:
-    """Write a PNG: agreement with the fp32 model and accuracy against images, a line a method, a dot a seed.
+    """Write a PNG: agreement with the fp32 model against images, a line a method, a dot a seed; and accuracy, if known.
 
     Raises:
         SystemStateError: the system refused (disk full, permission).
     """
-    figure, left = new_figure(10, 4.2)
-    left.set_subplotspec(figure.add_gridspec(1, 2)[0])
-    right = figure.add_subplot(1, 2, 2)
-    right.spines[["top", "right"]].set_visible(False)
+    figure, left = new_figure(6 if study.reference_accuracy is None else 10, 4.2)
     _draw(left, study, "agreement")
-    _draw(right, study, "accuracy")
-    best = 100 * max(cell.agreement for cell in study.cells)
+    best = 100 * study.best
     left.axhspan(best - study.tolerance_points, best, color=GREY, alpha=0.15, linewidth=0)
-    left.set_ylabel("same label as the fp32 model (%)")
-    right.axhline(100 * study.reference_accuracy, color="black", linestyle=":", linewidth=1, label="fp32")
-    right.set_ylabel(f"accuracy on {study.judged_images} {study.split} images (%)")
+    left.set_ylabel(f"same label as fp32 on {study.judged_images} {study.split} images (%)")
     if study.recommended is not None:
         chosen = study.recommended
         left.plot(chosen.images, 100 * chosen.agreement, "o", markersize=13, markerfacecolor="none", color="black")
-    figure.legend(*right.get_legend_handles_labels(), frameon=False, ncols=5, loc="outside upper left")
+    if study.reference_accuracy is not None:
+        left.set_subplotspec(figure.add_gridspec(1, 2)[0])
+        right = figure.add_subplot(1, 2, 2)
+        right.spines[["top", "right"]].set_visible(False)
+        _draw(right, study, "accuracy")
+        right.axhline(100 * study.reference_accuracy, color="black", linestyle=":", linewidth=1, label="fp32")
+        right.set_ylabel("accuracy (%)")
+    figure.legend(*figure.axes[-1].get_legend_handles_labels(), frameon=False, ncols=5, loc="outside upper left")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH)
     write_bytes(path, buffer.getvalue())

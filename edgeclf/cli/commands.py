@@ -31,6 +31,9 @@ def train(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file; see docs/reference/configuration.md.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One key of the configuration: a.b=value.")] = None,
+    qat: Annotated[
+        bool, typer.Option("--qat", help="End with quantization-aware training, so that int8 keeps the labels.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted training of OUT.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse unreadable images, not leave them out.")] = False,
 ) -> None:
@@ -50,6 +53,7 @@ def train(
         "train.epochs": epochs,
         "image_size": image_size,
         "seed": seed,
+        "train.qat": qat or None,
     }
     named = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
     resolved = load_config(config, [*(set_ or []), *named, f"data={json.dumps(str(data))}"])
@@ -131,6 +135,12 @@ def export(
     recover: Annotated[
         bool, typer.Option("--recover", help="Try every way of quantizing to w8a8, and keep what measurably helps.")
     ] = False,
+    target: Annotated[
+        str | None, typer.Option(help="What w8a8 .onnx is to run on: pi5, pi4, jetson, x86-vnni (default) or x86.")
+    ] = None,
+    dynamic_batch: Annotated[
+        bool, typer.Option("--dynamic-batch", help="Let .onnx files take any number of images at once.")
+    ] = False,
 ) -> None:
     """Quantize a run, or a model of yours, to verified artifacts, each measured before it is let out."""
     from edgeclf.cli.tables import artifact_table
@@ -151,6 +161,8 @@ def export(
         "calibration_images": calibration_images,
         "c_header": c_header,
         "recover": recover,
+        "target": target,
+        "dynamic_batch": dynamic_batch,
         "tell": _tell_doubt,
     }
     opened = None

@@ -37,7 +37,9 @@ from edgeclf.exporting.static_int8 import beyond_plain, quantized
 from edgeclf.exporting.subject import Images, Subject
 from edgeclf.exporting.tensors import tensors_of
 from edgeclf.exporting.tflite_metadata import with_metadata
+from edgeclf_calibration.onnx_batch import dynamic_batch as batched
 from edgeclf_calibration.onnx_weights import half_precision, quantize_weights
+from edgeclf_calibration.targets import target_named
 from edgeclf_device.artifact import write_artifact
 from edgeclf_device.atomic import atomic_folder, require_empty, write_text
 from edgeclf_device.bundle import Bundle, read_bundle, write_bundle_index
@@ -100,6 +102,8 @@ def export(
     timeout_s: float = TIMEOUT_S,
     c_header: bool = False,
     recover: bool = False,
+    target: str | None = None,
+    dynamic_batch: bool = False,
     tell: Tell = silent,
     progress: Progress = no_progress,
 ) -> Bundle:
@@ -127,6 +131,8 @@ def export(
         recover: try every way of quantizing to w8a8 and keep what answers most like the float model on images that
             neither calibrate nor judge. Without it that happens where the plain way loses more than ``max_drop`` on
             such images, and layers are left in float where no way keeps to it.
+        target: what w8a8 .onnx artifacts are to run on: see ``edgeclf_calibration.TARGETS``; None: x86-64 with VNNI.
+        dynamic_batch: let .onnx artifacts take any number of images at once; the runtime still gives them one.
         tell: is given each sentence that speaks against the calibration, and what was done beyond the plain way.
         progress: shows conversion, observation, measurement and verification.
 
@@ -152,6 +158,8 @@ def export(
         timeout_s=timeout_s,
         c_header=c_header,
         recover=recover,
+        target=None if target is None else target_named(target),
+        dynamic_batch=dynamic_batch,
     )
     require_empty(out)
     require_packages(asked.formats)
@@ -209,7 +217,10 @@ def _models(task: _Task, conversion: str) -> Iterator[_Model]:
     for scheme in task.asked.schemes:
         if source_of(container, scheme) == conversion:
             content, made = (converted, {}) if scheme == converted_to else _made(converted, container, scheme, task)
-            content = _described(content, task.subject) if container == "tflite" else content
+            if container == "tflite":
+                content = _described(content, task.subject)
+            elif task.asked.dynamic_batch:
+                content = batched(content)
             yield _Model(container=container, scheme=scheme, content=content, made=made)
 
 

@@ -25,6 +25,7 @@ from edgeclf.exporting.request import (
 )
 from edgeclf.exporting.subject import Images, Subject
 from edgeclf.exporting.untrusted import check_keras_file, check_saved_model, read_bytes
+from edgeclf_calibration.targets import target_named
 from edgeclf_device.atomic import require_empty
 from edgeclf_device.bundle import Bundle
 from edgeclf_device.errors import UsageError
@@ -47,6 +48,8 @@ def export_file(
     timeout_s: float = TIMEOUT_S,
     c_header: bool = False,
     recover: bool = False,
+    target: str | None = None,
+    dynamic_batch: bool = False,
     tell: Tell = silent,
     progress: Progress = no_progress,
 ) -> Bundle:
@@ -63,7 +66,7 @@ def export_file(
         calibration: a folder of images or a listing, to calibrate with one half and judge by the other.
         formats: ``tflite``, ``onnx``; None: all that can be made of ``model``, both of Keras', else its own.
         schemes, calibration_images, max_drop, seed, threads, timeout_s: as for a run.
-        c_header, recover, tell, progress: likewise.
+        c_header, recover, target, dynamic_batch, tell, progress: likewise.
 
     Returns:
         the bundle as written.
@@ -85,6 +88,8 @@ def export_file(
         timeout_s=timeout_s,
         c_header=c_header,
         recover=recover,
+        target=None if target is None else target_named(target),
+        dynamic_batch=dynamic_batch,
     )
     require_convertible(asked, kind)
     require_empty(out)

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any, cast, get_args
 
 from edgeclf.exporting.convention import Kind
+from edgeclf_calibration.targets import Target
 from edgeclf_device.engines import ENGINES_OF, installed
 from edgeclf_device.errors import DependencyError, UsageError
 from edgeclf_device.manifest import Container, Scheme
@@ -38,6 +39,8 @@ class Request:
     timeout_s: float = TIMEOUT_S
     c_header: bool = False
     recover: bool = False
+    target: Target | None = None
+    dynamic_batch: bool = False
 
     @property
     def calibrated(self) -> tuple[Scheme, ...]:
@@ -71,7 +74,8 @@ def request(formats: Sequence[str], schemes: Sequence[str], **options: Any) -> R
 
     Raises:
         UsageError: an unknown format or scheme, or none; a scheme that a format lacks; fewer than one thread or
-            calibration image; a negative drop; a header without w8a8 .tflite.
+            calibration image; a negative drop; a header without w8a8 .tflite; a target or
+            dynamic batch without .onnx.
     """
     made = Request(
         formats=cast("tuple[Container, ...]", _among("format", formats, FORMATS)),
@@ -87,6 +91,11 @@ def request(formats: Sequence[str], schemes: Sequence[str], **options: Any) -> R
         raise UsageError(
             "w8a16 exists in .tflite alone: ONNX Runtime has no convolutions with 16-bit activations; name the format "
             "tflite alone, or leave w8a16 out."
+        )
+    if (made.target is not None or made.dynamic_batch) and "onnx" not in made.formats:
+        raise UsageError(
+            "A target and a dynamic batch are choices of .onnx artifacts, but only .tflite was asked for: that runs on "
+            "every target, one image at a time; leave the option out, or add format onnx."
         )
     if made.c_header and not ("tflite" in made.formats and "w8a8" in made.schemes):
         raise UsageError(

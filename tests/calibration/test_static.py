@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from edgeclf_calibration import ESTIMATORS, quantize
-from edgeclf_calibration.bias_correction import ChannelMeans, corrected_tflite, rounding_error
+from edgeclf_calibration.bias_correction import ChannelMeans, corrections, rounding_error
 from edgeclf_calibration.observe_tflite import observe_tflite
 from edgeclf_calibration.tflite_file import operators, packed, read_file
 from edgeclf_calibration.tflite_pixels import pixels_first
+from edgeclf_calibration.weighted import changed_tflite, weighted_tflite
 from edgeclf_device.engines import open_engine
 from edgeclf_device.errors import DataError, UsageError
 from edgeclf_device.quantization import Quantization, dequantize
@@ -138,7 +139,8 @@ def test_bias_correction_of_a_tflite_file_keeps_the_means_of_its_channels(images
         return packed(file)
 
     before = means(model)
-    plain, kept = means(with_rounded_weights(model)), means(with_rounded_weights(corrected_tflite(model, before)))
+    corrected = changed_tflite(model, corrections(weighted_tflite(model), before))
+    plain, kept = means(with_rounded_weights(model)), means(with_rounded_weights(corrected))
     assert np.abs(plain["thin"] - before["thin"]).max() > 1e-2
     for name in ("dense", "thin"):
         np.testing.assert_allclose(kept[name], before[name], atol=1e-4)

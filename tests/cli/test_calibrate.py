@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ def run(edgeclf) -> Path:
     for arguments in (
         ["train", "bilder", "--out", "run", *size],
         ["export", "run", "--out", "bundle", "--format", "onnx", "--scheme", "fp32", "--max-drop", 100],
+        ["export", "run", "--out", "both", "--scheme", "fp32", "--max-drop", 100],
     ):
         done = edgeclf(*arguments)
         assert done.returncode == 0, done.stderr
@@ -94,10 +96,58 @@ def test_a_bundle_without_fp32_onnx_is_refused_with_the_remedy(edgeclf, run):
     assert "--format onnx --scheme fp32" in done.stderr
 
 
-def test_options_of_a_study_are_refused_without_one(edgeclf):
-    done = edgeclf("calibrate", "run", "--method", "random")
+@pytest.mark.tensorflow
+def test_photos_without_labels_are_halved_and_judge_by_agreement(edgeclf, run):
+    shutil.copytree(edgeclf.folder / "bilder", edgeclf.folder / "fotos" / "alle")
+    done = edgeclf("calibrate", "run", "--study", "--bundle", "bundle", "--data", "fotos", "--json", "fotos.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((edgeclf.folder / "fotos.json").read_text(encoding="utf-8"))
+    assert (found["pool_images"], found["judged_images"], found["split"]) == (30, 30, "unlabelled")
+    assert found["reference_accuracy"] is None
+    assert {trial["method"] for trial in found["trials"]} == {"random", "k-center", "extreme"}
+    assert "accuracy  spread" not in done.stdout
+    doubts = edgeclf("calibrate", "run", "--bundle", "bundle", "--data", "fotos")
+    assert "30 calibration images, stratified, seed 0: given 30" in doubts.stdout
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(("bundle", "container"), [("both", "tflite"), ("bundle", "onnx")])
+def test_layers_come_worst_first_as_table_json_and_plot(edgeclf, run, bundle, container):
+    pytest.importorskip("ai_edge_quantizer")
+    done = edgeclf("calibrate", "run", "--layers", "--bundle", bundle, "--images", 5, "--json", f"{bundle}-layers.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((edgeclf.folder / f"{bundle}-layers.json").read_text(encoding="utf-8"))
+    assert (found["container"], found["images"], found["split"]) == (container, 5, "val")
+    divergences = [layer["divergence_nats"] for layer in found["layers"]]
+    assert divergences == sorted(divergences, reverse=True)
+    places = [done.stdout.index(f"{value:.2g}") for value in (divergences[0], divergences[-1])]
+    assert places == sorted(places)
+    assert (edgeclf.folder / f"{bundle}-layers.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.tensorflow
+def test_the_run_itself_has_the_same_layers_as_its_bundle(edgeclf, run):
+    pytest.importorskip("ai_edge_quantizer")
+    for more, file in (["--bundle", "both"], "c.json"), ([], "d.json"):
+        done = edgeclf("calibrate", "run", "--layers", "--images", 3, *more, "--json", file)
+        assert done.returncode == 0, done.stderr
+    c, d = (json.loads((edgeclf.folder / file).read_text(encoding="utf-8")) for file in ("c.json", "d.json"))
+    assert c["layers"] == d["layers"]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--method", "random"], "Without --study there is no --method"),
+        (["--layers", "--estimator", "mse"], "Without --study there is no --estimator"),
+        (["--study", "--images", 3, "--format", "onnx"], "Without --layers there is no --images and --format"),
+        (["--study", "--layers"], "both were asked for"),
+    ],
+)
+def test_options_are_refused_without_what_they_belong_to(edgeclf, options, word):
+    done = edgeclf("calibrate", "run", *options)
     assert done.returncode == 2
-    assert "--study" in done.stderr
+    assert word in done.stderr
 
 
 def test_a_run_that_is_not_there_is_a_usage_error(edgeclf):

@@ -30,7 +30,7 @@ MAX_COLUMNS = 4608
 DAMPING = 0.01
 """Share of the mean variance that every input is given in addition, which makes the matrix safe to invert."""
 
-_LEVELS = 127
+_FLOAT32_NOISE = 1e-5
 _BLOCK = 64
 
 
@@ -92,11 +92,11 @@ class InputMoments:
         return found
 
 
-def adaptively_rounded(layer: Weighted, moments: Moments) -> Change:
+def adaptively_rounded(layer: Weighted, moments: Moments, *, limit: int = 127) -> Change:
     """The layer's weights, each a multiple of its output channel's int8 step, and the bias that keeps the mean.
 
-    Steps are those of the weights as they are, largest magnitude / 127, and the largest stays the largest: a quantizer
-    that rounds the result to nearest finds just these integers.
+    Steps are those of the weights as they are, largest magnitude / ``limit``, and the largest stays the largest: a
+    quantizer that rounds the result to nearest finds just these integers.
 
     Without a place for a bias the error's mean counts too.
     """
@@ -107,12 +107,14 @@ def adaptively_rounded(layer: Weighted, moments: Moments) -> Change:
     if layer.bias is None:
         matrices = matrices + moments.mean[:, :, None] * moments.mean[:, None, :]
     largest = np.abs(weights).max(axis=2, keepdims=True)
-    steps = np.where(largest > 0, largest, 1) / _LEVELS
-    rounded = np.stack([_rounded(*one) for one in zip(weights, steps, matrices, strict=True)])
+    steps = np.where(largest > 0, largest, 1) / limit
+    # The covariance is a difference of float32 products: what is lost in it must not make it negative.
+    noise = _FLOAT32_NOISE * np.square(moments.mean).mean(axis=1)
+    rounded = np.stack([_rounded(*one, limit) for one in zip(weights, steps, matrices, noise, strict=True)])
     places = np.abs(weights).argmax(axis=2, keepdims=True)
     signs = np.sign(np.take_along_axis(weights, places, axis=2))
-    reached = np.abs(rounded).max(axis=2, keepdims=True) == _LEVELS
-    kept = np.where(reached, np.take_along_axis(rounded, places, axis=2), _LEVELS * signs)
+    reached = np.abs(rounded).max(axis=2, keepdims=True) == limit
+    kept = np.where(reached, np.take_along_axis(rounded, places, axis=2), limit * signs)
     np.put_along_axis(rounded, places, kept, axis=2)
     made = rounded * steps
     shift = np.einsum("goc,gc->go", made - weights, moments.mean).reshape(-1)
@@ -125,11 +127,16 @@ def _columns(layer: Weighted) -> int:
 
 
 def _rounded(
-    weights: NDArray[np.float64], steps: NDArray[np.float64], covariance: NDArray[np.float64]
+    weights: NDArray[np.float64],
+    steps: NDArray[np.float64],
+    covariance: NDArray[np.float64],
+    noise: float,
+    limit: int,
 ) -> NDArray[np.float64]:
     """Integers (out, columns) for weights (out, columns) and steps (out, 1)."""
     variances = np.diagonal(covariance)
-    damped = covariance + np.eye(len(covariance)) * (float(variances.mean()) * DAMPING or 1.0)
+    damping = max(float(variances.mean()), 0.0) * DAMPING + noise
+    damped = covariance + np.eye(len(covariance)) * (damping or 1.0)
     order = np.argsort(-variances, kind="stable")
     factor = np.linalg.cholesky(np.linalg.inv(damped[np.ix_(order, order)])).T
     left, whole = weights[:, order].copy(), np.empty_like(weights)
@@ -137,7 +144,7 @@ def _rounded(
         stop = min(start + _BLOCK, weights.shape[1])
         errors = np.empty((len(weights), stop - start))
         for column in range(start, stop):
-            whole[:, column] = np.clip(np.rint(left[:, column] / steps[:, 0]), -_LEVELS, _LEVELS)
+            whole[:, column] = np.clip(np.rint(left[:, column] / steps[:, 0]), -limit, limit)
             error = (left[:, column] - whole[:, column] * steps[:, 0]) / factor[column, column]
             left[:, column:stop] -= error[:, None] * factor[column, column:stop]
             errors[:, column - start] = error

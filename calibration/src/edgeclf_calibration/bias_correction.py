@@ -7,14 +7,13 @@ from batch normalization. Padding is passed over: at the border the input is tak
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclf_calibration._imports import import_onnx
-from edgeclf_calibration.tflite_file import add_constant, operators, packed, read_file
+from edgeclf_calibration.weighted import Change, Weighted, changed_onnx, weighted_onnx
 
 NAME = "bias-correction"
 """As it stands in the calibration record."""
@@ -47,23 +46,50 @@ class ChannelMeans:
         return {name: total / self._counts[name] for name, total in self._sums.items()}
 
 
-def rounded(weights: NDArray[np.floating[Any]], *, axis: int) -> tuple[NDArray[np.int8], NDArray[np.floating[Any]]]:
-    """Round to int8, symmetric, from -127 to 127, with one scale for each index of ``axis``.
+def rounded(
+    weights: NDArray[np.floating[Any]], *, axis: int, limit: int = 127
+) -> tuple[NDArray[np.int8], NDArray[np.floating[Any]]]:
+    """Round to int8, symmetric, from -``limit`` to ``limit``, with one scale for each index of ``axis``.
 
     Returns:
         int8 of the shape of ``weights``; scales of their dtype and number of axes, 1 long but for ``axis``.
     """
     others = tuple(one for one in range(weights.ndim) if one != axis)
     largest = np.abs(weights).max(axis=others, keepdims=True)
-    scale = np.where(largest > 0, largest, 1) / weights.dtype.type(127)
+    scale = np.where(largest > 0, largest, 1) / weights.dtype.type(limit)
     return np.rint(weights / scale).astype(np.int8), scale
 
 
-def rounding_error(weights: NDArray[np.floating[Any]], *, axis: int) -> NDArray[np.float64]:
+def rounding_error(weights: NDArray[np.floating[Any]], *, axis: int, limit: int = 127) -> NDArray[np.float64]:
     """What ``rounded`` adds to ``weights``."""
     wide = weights.astype(np.float64)
-    whole, scale = rounded(wide, axis=axis)
+    whole, scale = rounded(wide, axis=axis, limit=limit)
     return np.asarray(whole * scale - wide)
+
+
+def correction(layer: Weighted, mean: NDArray[np.float64], *, limit: int = 127) -> Change:
+    """The layer with a bias that takes back what rounding its weights to nearest will shift.
+
+    Args:
+        layer: with a bias.
+        mean: (in,) of each channel that it reads.
+        limit: the largest magnitude of a weight, in steps.
+    """
+    taps = rounding_error(layer.weights, axis=0, limit=limit).sum(axis=(1, 2))
+    by_group = taps.reshape(layer.groups, -1, taps.shape[1])
+    shift = np.einsum("goi,gi->go", by_group, mean.reshape(layer.groups, -1)).reshape(-1)
+    return Change(weights=layer.weights, bias=None if layer.bias is None else layer.bias - shift)
+
+
+def corrections(
+    layers: Sequence[Weighted], means: Mapping[str, NDArray[np.float64]], *, limit: int = 127
+) -> dict[int, Change]:
+    """``correction`` of every convolution with a bias whose input has a mean, by ``Weighted.place``."""
+    return {
+        layer.place: correction(layer, means[layer.input], limit=limit)
+        for layer in layers
+        if not layer.dense and layer.bias is not None and layer.input in means
+    }
 
 
 def corrected(model: bytes, means: Mapping[str, NDArray[np.float64]]) -> bytes:
@@ -77,59 +103,4 @@ def corrected(model: bytes, means: Mapping[str, NDArray[np.float64]]) -> bytes:
     Raises:
         DependencyError: onnx is not installed.
     """
-    onnx = import_onnx()
-    proto = onnx.load_from_string(model)
-    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
-    for node in proto.graph.node:
-        has_bias = len(node.input) == 3 and node.input[2] in tensors
-        if node.op_type != "Conv" or not has_bias or node.input[0] not in means or node.input[1] not in tensors:
-            continue
-        bias = tensors[node.input[2]]
-        error = rounding_error(onnx.numpy_helper.to_array(tensors[node.input[1]]), axis=0)
-        values = onnx.numpy_helper.to_array(bias) - _shift(error, means[node.input[0]])
-        bias.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), bias.name))
-    result: bytes = proto.SerializeToString()
-    return result
-
-
-def corrected_tflite(model: bytes, means: Mapping[str, NDArray[np.float64]]) -> bytes:
-    """As ``corrected``, for fp32 .tflite bytes; ``means`` has the channels on the last axis.
-
-    Raises:
-        DependencyError: ai-edge-litert is not installed.
-        ModelError: the bytes are no TensorFlow Lite model.
-    """
-    file = read_file(model)
-    (graph,) = file.subgraphs
-    for number, step in enumerate(operators(file)):
-        if step.kind not in _WEIGHTS_OF or len(step.inputs) != 3 or step.inputs[0].name not in means:
-            continue
-        weights, bias = step.inputs[1].values, step.inputs[2].values
-        if weights is None or bias is None or not step.inputs[1].is_float:
-            continue
-        error = rounding_error(_WEIGHTS_OF[step.kind](weights), axis=0)
-        values = bias - _shift(error, means[step.inputs[0].name])
-        graph.operators[number].inputs[2] = add_constant(file, step.inputs[2], values.astype(np.float32))
-    return packed(file)
-
-
-def _depthwise_first(weights: NDArray[Any]) -> NDArray[Any]:
-    """(1, height, width, out) as (out, 1, height, width)."""
-    return np.moveaxis(weights, 3, 0)
-
-
-def _channels_second(weights: NDArray[Any]) -> NDArray[Any]:
-    """(out, height, width, in) as (out, in, height, width)."""
-    return np.moveaxis(weights, 3, 1)
-
-
-_WEIGHTS_OF = {"CONV_2D": _channels_second, "DEPTHWISE_CONV_2D": _depthwise_first}
-"""The operators that are corrected, and how to order their weights as .onnx files do, (out, in / groups, …)."""
-
-
-def _shift(error: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shift of each output channel's mean; ``error`` is (out, in / groups, …) and ``mean`` (in,)."""
-    taps = error.reshape(*error.shape[:2], -1).sum(axis=2)
-    groups = len(mean) // taps.shape[1]
-    by_group = taps.reshape(groups, -1, taps.shape[1])
-    return np.asarray(np.einsum("goi,gi->go", by_group, mean.reshape(groups, -1)).reshape(-1))
+    return changed_onnx(model, corrections(weighted_onnx(model), means))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf_calibration.histograms import Histogram, Histograms
-from edgeclf_calibration.ranges import Estimator, MinMax, MovingAverage, Range
+from edgeclf_calibration.ranges import Estimator, MinMax, MovingAverage, Observer, Range
 from edgeclf_device.errors import UsageError
 
 STEPS = 255
@@ -120,6 +120,17 @@ ESTIMATORS: Mapping[str, Callable[[], Estimator]] = MappingProxyType(
     }
 )
 """Every estimator with its defaults, by its name in the calibration record."""
+
+
+def sharing(names: Sequence[str]) -> tuple[dict[str, Estimator], tuple[Observer, ...]]:
+    """(estimators by name, what must be shown the tensors in their place): those that read histograms share theirs."""
+    histograms = Histograms()
+    readers: dict[str, Callable[[Histograms], Estimator]] = {
+        kind.name: kind for kind in (Percentile, Entropy, MeanSquaredError)
+    }
+    made = {name: readers[name](histograms) if name in readers else ESTIMATORS[name]() for name in names}
+    alone = tuple(one for name, one in made.items() if name not in readers)
+    return made, alone if len(alone) == len(made) else (*alone, histograms)
 
 
 def _cheapest(histogram: Histogram, cost_of: Callable[[Histogram], Cost]) -> Range:

@@ -1,8 +1,9 @@
 """Static int8 for .onnx models, from ranges that were estimated here.
 
-Form: QDQ (QuantizeLinear and DequantizeLinear pairs round float operators, which an engine fuses), uint8 activations
-and int8 weights with one scale per output channel. One scale per tensor breaks networks with depthwise convolutions
-(EfficientNet-Lite0: 0.41 of its labels stay). Source of the arithmetic: onnxruntime.quantization, Microsoft, MIT.
+Form: QDQ (QuantizeLinear and DequantizeLinear pairs round float operators, which an engine fuses), activations as the
+target wants them, and int8 weights with one scale per output channel. One scale per tensor breaks networks with
+depthwise convolutions (EfficientNet-Lite0: 0.41 of its labels stay). Source of the arithmetic:
+onnxruntime.quantization, Microsoft, MIT.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from edgeclf_calibration._imports import import_onnx, import_onnxruntime
 from edgeclf_calibration.mixed_precision import Layer, layers_named
 from edgeclf_calibration.onnx_canonical import respelled
 from edgeclf_calibration.ranges import Range
+from edgeclf_calibration.targets import DEFAULT, Target
 from edgeclf_device.errors import ModelError, first_line
 
 FLOAT_OPERATORS = frozenset({"Softmax"})
@@ -65,13 +67,20 @@ def optimised(model: bytes) -> bytes:
     return result
 
 
-def quantize_onnx(model: bytes, ranges: Mapping[str, Range], *, in_float: Collection[str] = ()) -> bytes:
+WEIGHTED_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""What they give is not rounded where a target's form is ``inputs_only``."""
+
+
+def quantize_onnx(
+    model: bytes, ranges: Mapping[str, Range], *, in_float: Collection[str] = (), target: Target = DEFAULT
+) -> bytes:
     """Quantize an optimised fp32 model to w8a8; equal arguments give equal bytes.
 
     Args:
         model: result of ``optimised``, with one input.
         ranges: of every float tensor a node computes, by its name in ``model``.
         in_float: layers that stay in float32, by their names in ``layers_of``.
+        target: what the model is to run on.
 
     Returns:
         .onnx bytes; input and outputs keep their names and types.
@@ -97,14 +106,19 @@ def quantize_onnx(model: bytes, ranges: Mapping[str, Range], *, in_float: Collec
     quantizer = QDQQuantizer(
         proto,
         per_channel=True,
-        reduce_range=False,
+        reduce_range=target.weight_limit == 64,  # of the weights alone: -64 to 64, not -127 to 127
         weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
+        activation_qType=QuantType.QInt8 if target.activations == "int8" else QuantType.QUInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, data),
         nodes_to_quantize=[],
         nodes_to_exclude=[*nodes_in_float(proto), *(node.name for name in kept for node in layers[name])],
         op_types_to_quantize=sorted({*QDQRegistry, *QLinearOpsRegistry}),
-        extra_options={},
+        extra_options={
+            "ActivationSymmetric": target.symmetric,
+            "QuantizeBias": not target.inputs_only,
+            "DedicatedQDQPair": target.inputs_only,
+            "OpTypesToExcludeOutputQuantization": list(WEIGHTED_OPERATORS) if target.inputs_only else [],
+        },
     )
     try:
         quantizer.quantize_model()

@@ -1,12 +1,12 @@
 """Tries every way of writing a w8a8 model, and keeps the one that measurably answers most like the float model.
 
-The ways: each of a few range estimators, weights rounded to nearest with corrected biases or adaptively, and channels
-equalized or not. They are compared on images that did not calibrate.
+The ways: each of a few range estimators, weights rounded to nearest with corrected biases or adaptively; and the best
+of these once more with equalized channels. They are compared on images that did not calibrate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -20,7 +20,9 @@ from edgeclf_calibration.mixed_precision import MixedPrecision, mixed_precision
 from edgeclf_calibration.ranges import MinMax
 from edgeclf_calibration.sensitivity import sensitivity_onnx, sensitivity_tflite
 from edgeclf_calibration.static import Watched, fitted, watch, with_ranges
-from edgeclf_device.errors import DataError
+from edgeclf_calibration.targets import DEFAULT, Target
+from edgeclf_calibration.weighted import Change
+from edgeclf_device.errors import DataError, ModelError
 from edgeclf_device.progress import Progress, no_progress
 
 ESTIMATORS_TRIED = ("min-max", "percentile", "mse")
@@ -71,14 +73,14 @@ class Recovery:
         model: bytes of the w8a8 model.
         way: how it was written.
         attempts: every way tried, in order.
-        watched, ready: what it was written from.
+        watched, changes: what it was written from.
     """
 
     model: bytes = field(repr=False)
     way: Way
     attempts: tuple[Attempt, ...]
     watched: Watched = field(repr=False)
-    ready: bytes = field(repr=False)
+    changes: Mapping[int, Change] = field(repr=False)
 
 
 def plain(
@@ -86,14 +88,15 @@ def plain(
     container: str,
     pixels: NDArray[np.uint8],
     *,
+    target: Target = DEFAULT,
     threads: int = 1,
     progress: Progress = no_progress,
 ) -> Recovery:
     """The default way alone: min-max ranges, weights rounded to nearest, biases corrected; see ``static.watch``."""
-    watched, way = watch(model, container, pixels, threads=threads, progress=progress), Way()
-    ready = fitted(watched, adaptive=way.adaptive)
-    written = with_ranges(watched, ready, estimator=way.estimator)
-    return Recovery(model=written, way=way, attempts=(), watched=watched, ready=ready)
+    watched, way = watch(model, container, pixels, target=target, threads=threads, progress=progress), Way()
+    changes = fitted(watched, adaptive=way.adaptive)
+    written = with_ranges(watched, changes, estimator=way.estimator)
+    return Recovery(model=written, way=way, attempts=(), watched=watched, changes=changes)
 
 
 def recover(
@@ -102,6 +105,7 @@ def recover(
     pixels: NDArray[np.uint8],
     held_out: NDArray[np.uint8],
     *,
+    target: Target = DEFAULT,
     threads: int = 1,
     progress: Progress = no_progress,
 ) -> Recovery:
@@ -112,6 +116,7 @@ def recover(
         container: ``tflite`` or ``onnx``.
         pixels: uint8 (N, H, W, C), prepared images to calibrate with.
         held_out: uint8 (M, H, W, C), others to choose by; no labels are needed.
+        target: what the model is to run on.
         threads: how many to compute with.
         progress: shows images and ways.
 
@@ -122,31 +127,42 @@ def recover(
     if len(held_out) == 0:
         raise DataError("Recovery is chosen on images that did not calibrate, but there are none; give some.")
     reference = scores_of(model, container, held_out, threads=threads)
-    attempts: list[Attempt] = []
-    best: Recovery | None = None
-    ways = _ways(model, container, pixels, threads=threads, progress=progress)
-    for watched, ready, way in progress(ways, "Trying ways to quantize", 4 * len(ESTIMATORS_TRIED)):
-        written = with_ranges(watched, ready, estimator=way.estimator)
-        scores = scores_of(written, container, held_out, threads=threads)
-        attempt = Attempt(way=way, distance=distance(scores, reference), same_labels=same_labels(scores, reference))
-        if best is None or attempt.distance < min(one.distance for one in attempts):
-            best = Recovery(model=written, way=way, attempts=(), watched=watched, ready=ready)
-        attempts.append(attempt)
-    assert best is not None  # noqa: S101 - there is always more than one way
-    return replace(best, attempts=tuple(attempts))
+    seen = partial(watch, model, container, pixels, target=target, threads=threads, progress=progress)
+
+    def written(tried: tuple[Watched, Mapping[int, Change], Way]) -> tuple[Attempt, Recovery]:
+        watched, changes, way = tried
+        quantized = with_ranges(watched, changes, estimator=way.estimator)
+        attempt = _attempt(way, partial(scores_of, quantized, container, held_out, threads=threads), reference)
+        return attempt, Recovery(model=quantized, way=way, attempts=(), watched=watched, changes=changes)
+
+    ways = progress(map(written, _ways(seen)), "Trying ways to quantize", 2 * len(ESTIMATORS_TRIED))
+    made = list(ways)
+    nearest = min(made, key=lambda one: one[0].distance)[1].way
+    made.append(written(_equalized(seen, nearest)))
+    _, best = min(made, key=lambda one: one[0].distance)
+    return replace(best, attempts=tuple(attempt for attempt, _ in made))
 
 
-def _ways(
-    model: bytes, container: str, pixels: NDArray[np.uint8], **options: Any
-) -> Iterator[tuple[Watched, bytes, Way]]:
-    for equalized in (False, True):
-        watched = watch(
-            model, container, pixels, estimators=ESTIMATORS_TRIED, equalize=equalized, with_moments=True, **options
-        )
-        for adaptive in (False, True):
-            ready = fitted(watched, adaptive=adaptive)
-            for estimator in ESTIMATORS_TRIED:
-                yield watched, ready, Way(estimator=estimator, adaptive=adaptive, equalized=equalized)
+def _attempt(way: Way, score: Callable[[], NDArray[np.float32]], reference: NDArray[np.float32]) -> Attempt:
+    try:
+        scores = score()
+    except ModelError:  # an engine refuses some int8 layers, whose steps lie too far apart
+        return Attempt(way=way, distance=1.0, same_labels=0.0)
+    return Attempt(way=way, distance=distance(scores, reference), same_labels=same_labels(scores, reference))
+
+
+def _ways(seen: Callable[..., Watched]) -> Iterator[tuple[Watched, Mapping[int, Change], Way]]:
+    """Every estimator with both ways of rounding."""
+    watched = seen(estimators=ESTIMATORS_TRIED, with_moments=True)
+    for adaptive in (False, True):
+        changes = fitted(watched, adaptive=adaptive)
+        for estimator in ESTIMATORS_TRIED:
+            yield watched, changes, Way(estimator=estimator, adaptive=adaptive)
+
+
+def _equalized(seen: Callable[..., Watched], way: Way) -> tuple[Watched, Mapping[int, Change], Way]:
+    watched = seen(estimators=(way.estimator,), equalize=True, with_moments=way.adaptive)
+    return watched, fitted(watched, adaptive=way.adaptive), replace(way, equalized=True)
 
 
 def fall_back(
@@ -173,8 +189,11 @@ def fall_back(
         DataError: there is no image.
         DependencyError, ModelError: as ``sensitivity_tflite`` and ``sensitivity_onnx``.
     """
-    ranges = found.watched.ranges[found.way.estimator]
-    sensitivity = sensitivity_tflite if found.watched.container == "tflite" else sensitivity_onnx
-    order = sensitivity(found.ready, ranges, images[:SENSITIVITY_IMAGES], threads=threads, progress=progress)
-    write = partial(with_ranges, found.watched, found.ready, estimator=found.way.estimator)
+    ranges, some = found.watched.ranges[found.way.estimator], images[:SENSITIVITY_IMAGES]
+    options: dict[str, Any] = {"threads": threads, "progress": progress}
+    if found.watched.container == "tflite":
+        order = sensitivity_tflite(found.watched.model, ranges, some, **options)
+    else:
+        order = sensitivity_onnx(found.watched.model, ranges, some, target=found.watched.target, **options)
+    write = partial(with_ranges, found.watched, found.changes, estimator=found.way.estimator)
     return mixed_precision(write, order.names, measure, max_drop=max_drop, max_layers=max_layers, progress=progress)

@@ -21,6 +21,7 @@ from edgeclf_calibration._imports import import_onnx, import_onnxruntime
 from edgeclf_calibration.mixed_precision import Layer
 from edgeclf_calibration.onnx_int8 import onnx_layers, quantize_onnx
 from edgeclf_calibration.ranges import Range
+from edgeclf_calibration.targets import DEFAULT, Target
 from edgeclf_calibration.tflite_file import operators, packed, read_file
 from edgeclf_calibration.tflite_int8 import quantize_tflite, tflite_layers
 from edgeclf_device.errors import DataError, ModelError, first_line
@@ -31,6 +32,9 @@ from edgeclf_device.quantization import Quantization, dequantize
 @dataclass(frozen=True, kw_only=True)
 class LayerError:
     """What happens when this layer alone is quantized.
+
+    A layer that the engine refuses in int8 counts as wrong beyond all measure: minus infinity, infinity and 1. XNNPACK
+    in LiteRT refuses one whose input scale times weight scale is 256 times its output's scale, or more.
 
     Attributes:
         layer: which one.
@@ -45,15 +49,23 @@ class LayerError:
     divergence_nats: float
     changed_labels: float
 
+    @property
+    def refused(self) -> bool:
+        """Whether the engine does not run the model with this layer in int8."""
+        return math.isinf(self.divergence_nats)
+
     def to_json(self) -> dict[str, Any]:
-        """As it stands in reports; an infinite SQNR is None."""
-        finite = self.sqnr_db if math.isfinite(self.sqnr_db) else None
+        """As it stands in reports; what is infinite is None, the divergence of a refused layer alone."""
         return {
             **vars(self.layer),
-            "sqnr_db": finite,
-            "divergence_nats": self.divergence_nats,
+            "sqnr_db": _finite(self.sqnr_db),
+            "divergence_nats": _finite(self.divergence_nats),
             "changed_labels": self.changed_labels,
         }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +90,10 @@ class Sensitivity:
         return {"images": self.images, "layers": [one.to_json() for one in self.layers]}
 
 
+class _RefusedError(ModelError):
+    """The engine does not run the model."""
+
+
 class Probe(Protocol):
     """A model with some of its tensors open to the outside."""
 
@@ -90,6 +106,7 @@ def sensitivity_onnx(
     ranges: Mapping[str, Range],
     pixels: NDArray[np.uint8],
     *,
+    target: Target = DEFAULT,
     threads: int = 1,
     progress: Progress = no_progress,
 ) -> Sensitivity:
@@ -101,13 +118,14 @@ def sensitivity_onnx(
         model: result of ``optimised``, with one input and one output, scores (1, classes).
         ranges: as for ``quantize_onnx``.
         pixels: uint8 (N, H, W, C), prepared images; labels are not needed.
+        target: what the model is to run on.
         threads: how many to compute with.
         progress: shows one step for each layer.
 
     Raises:
         DependencyError: onnx or onnxruntime is not installed.
         DataError: there is no image.
-        ModelError: a tensor that must be quantized has no range, or ONNX Runtime refuses the model.
+        ModelError: a tensor that must be quantized has no range, or ONNX Runtime refuses the float model.
     """
     onnx = import_onnx()
     proto = onnx.load_from_string(model)
@@ -122,7 +140,7 @@ def sensitivity_onnx(
     def alone(name: str) -> Probe:
         others = [other for other in names if other != name]
         opened = _opened_onnx(model, [name, answer])
-        return _onnx_probe(quantize_onnx(opened, ranges, in_float=others), threads)
+        return _onnx_probe(quantize_onnx(opened, ranges, in_float=others, target=target), threads)
 
     reference = _onnx_probe(_opened_onnx(model, [*names, answer]), threads)
     return _measured(layers, answer, pixels, reference=reference, alone=alone, progress=progress)
@@ -148,7 +166,7 @@ def sensitivity_tflite(
     Raises:
         DependencyError: ai-edge-litert or ai-edge-quantizer is not installed.
         DataError: there is no image.
-        ModelError: a tensor has no range, or LiteRT refuses the model.
+        ModelError: a tensor has no range, or LiteRT refuses the float model.
     """
     file = read_file(model)
     (graph,) = file.subgraphs
@@ -186,10 +204,15 @@ def _measured(
 ) -> Sensitivity:
     if len(pixels) == 0:
         raise DataError("Sensitivity is measured on images, but there are none; give at least one.")
-    errors = [
-        _error(layer, answer, pixels, reference, alone(layer.name))
-        for layer in progress(layers, "Quantizing single layers", len(layers))
-    ]
+
+    def error(layer: Layer) -> LayerError:
+        try:
+            quantized = alone(layer.name)
+        except _RefusedError:
+            return LayerError(layer=layer, sqnr_db=-math.inf, divergence_nats=math.inf, changed_labels=1.0)
+        return _error(layer, answer, pixels, reference, quantized)
+
+    errors = [error(layer) for layer in progress(layers, "Quantizing single layers", len(layers))]
     errors.sort(key=lambda one: (-one.divergence_nats, one.sqnr_db))
     return Sensitivity(images=len(pixels), layers=tuple(errors))
 
@@ -250,7 +273,7 @@ def _onnx_probe(model: bytes, threads: int) -> Probe:
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
-        raise ModelError(f"ONNX Runtime refuses the model: {first_line(error)}; export it again.") from error
+        raise _RefusedError(f"ONNX Runtime refuses the model: {first_line(error)}; export it again.") from error
     (model_input,) = session.get_inputs()
 
     def run(image: NDArray[np.uint8], names: Sequence[str]) -> list[NDArray[np.floating[Any]]]:
@@ -276,7 +299,7 @@ def _tflite_probe(model: bytes, threads: int) -> Probe:
         interpreter = Interpreter(model_content=model, num_threads=threads)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise ModelError(f"LiteRT refuses the model: {first_line(error)}; export it again.") from error
+        raise _RefusedError(f"LiteRT refuses the model: {first_line(error)}; export it again.") from error
     (model_input,) = interpreter.get_input_details()
     outputs = {details["name"]: details for details in interpreter.get_output_details()}
 

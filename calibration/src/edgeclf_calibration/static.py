@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +11,24 @@ from numpy.typing import NDArray
 from edgeclf_calibration import adaptive_rounding, bias_correction, equalization
 from edgeclf_calibration._imports import import_onnx
 from edgeclf_calibration.doubts import range_doubts
-from edgeclf_calibration.estimators import ESTIMATORS
+from edgeclf_calibration.estimators import ESTIMATORS, sharing
 from edgeclf_calibration.mixed_precision import Layer
 from edgeclf_calibration.observe import anchored, observe
 from edgeclf_calibration.observe_tflite import observe_tflite
 from edgeclf_calibration.onnx_int8 import EXACT_INPUT_OPERATORS, nodes_in_float, onnx_layers, optimised, quantize_onnx
 from edgeclf_calibration.ranges import FirstImages, MinMax, Observer, Range
+from edgeclf_calibration.targets import DEFAULT, Target
 from edgeclf_calibration.tflite_file import operators, read_file
 from edgeclf_calibration.tflite_int8 import quantize_tflite, tensors_in_float, tflite_layers
 from edgeclf_calibration.tflite_pixels import pixels_first
-from edgeclf_calibration.weighted import changed_onnx, changed_tflite, weighted_onnx, weighted_tflite
+from edgeclf_calibration.weighted import (
+    Change,
+    Weighted,
+    changed_onnx,
+    changed_tflite,
+    weighted_onnx,
+    weighted_tflite,
+)
 from edgeclf_device.errors import UsageError
 from edgeclf_device.progress import Progress, no_progress
 
@@ -41,6 +48,7 @@ class Watched:
         means: of each tensor's channels.
         moments: of the layers' inputs, by place; None: not asked for.
         doubts: what speaks against the ranges, in sentences; nothing where all is well.
+        target: what the model is to run on; every .tflite model runs on all.
     """
 
     container: str
@@ -50,6 +58,7 @@ class Watched:
     means: Mapping[str, NDArray[np.float64]] = field(repr=False)
     moments: Mapping[int, adaptive_rounding.Moments] | None = field(repr=False)
     doubts: tuple[str, ...]
+    target: Target
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -65,6 +74,7 @@ def watch(
     estimators: Sequence[str] = (MinMax.name,),
     equalize: bool = False,
     with_moments: bool = False,
+    target: Target = DEFAULT,
     threads: int = 1,
     progress: Progress = no_progress,
 ) -> Watched:
@@ -79,6 +89,7 @@ def watch(
         estimators: some of ``ESTIMATORS``.
         equalize: scale channels first, see ``equalization``; runs the model on the images once more.
         with_moments: keep what adaptive rounding needs.
+        target: what the model is to run on.
         threads: how many to run the model with.
         progress: shows one step for each image.
 
@@ -98,20 +109,23 @@ def watch(
 
     def show(shown: NDArray[np.uint8], *observers: Observer) -> None:
         run = observe if container == "onnx" else observe_tflite
-        run(ready, shown, *observers, threads=threads, progress=progress)
+        seen = progress if len(shown) > 1 else no_progress
+        run(ready, shown, *observers, threads=threads, progress=seen)
 
     if equalize:
         peaks = equalization.ChannelPeaks(container)
         show(images, peaks)
         ready = _changed(ready, container, equalization.equalized(_weighted(ready, container), peaks.peaks))
-    seen = {name: ESTIMATORS[name]() for name in estimators}
+    seen, watching = sharing(estimators)
     whole, half, exact, grey = MinMax(), MinMax(), MinMax(), MinMax()
     means = bias_correction.ChannelMeans(axis=1 if container == "onnx" else -1)
     moments = adaptive_rounding.InputMoments(_weighted(ready, container), container) if with_moments else None
     first_half = FirstImages((len(images) + 1) // 2, half)
-    show(images, *seen.values(), whole, first_half, means, *(() if moments is None else (moments,)))
+    show(images, *watching, whole, first_half, means, *(() if moments is None else (moments,)))
     show(images[:1], exact)
-    show(anchored(np.full_like(images[:1], _GREY)), grey)
+    blank = np.full_like(images[:1], _GREY)
+    show(anchored(blank), grey)
+    show(blank, grey)
     of_pixels = _computed_from_pixels(ready, container)
     anchors = {name: one for name, one in exact.ranges().items() if name in of_pixels}
     return Watched(
@@ -121,6 +135,7 @@ def watch(
         ranges={name: one.ranges() | anchors for name, one in seen.items()},
         means=means.means(),
         moments=None if moments is None else moments.moments(),
+        target=target,
         doubts=range_doubts(whole.ranges(), half=half.ranges(), synthetic=grey.ranges()),
     )
 
@@ -147,29 +162,33 @@ def written(
     return with_ranges(watched, fitted(watched, adaptive=adaptive), estimator=estimator, in_float=in_float)
 
 
-def fitted(watched: Watched, *, adaptive: bool) -> bytes:
-    """The float model made ready for weights rounded to nearest: corrected, or rounded already; see ``written``."""
+def fitted(watched: Watched, *, adaptive: bool) -> dict[int, Change]:
+    """Weights and biases made ready for rounding to nearest, by ``Weighted.place``: see ``written``."""
+    limit = watched.target.weight_limit if watched.container == "onnx" else 127
+    layers = _weighted(watched.model, watched.container)
     if not adaptive:
-        corrected = bias_correction.corrected if watched.container == "onnx" else bias_correction.corrected_tflite
-        return corrected(watched.model, watched.means)
+        return bias_correction.corrections(layers, watched.means, limit=limit)
     if watched.moments is None:
         raise UsageError("The model was watched without its inputs' moments; ask for them in watch().")
-    changes = {
-        layer.place: adaptive_rounding.adaptively_rounded(layer, watched.moments[layer.place])
-        for layer in _weighted(watched.model, watched.container)
+    return {
+        layer.place: adaptive_rounding.adaptively_rounded(layer, watched.moments[layer.place], limit=limit)
+        for layer in layers
         if layer.place in watched.moments
     }
-    return _changed(watched.model, watched.container, changes)
 
 
-def with_ranges(watched: Watched, ready: bytes, *, estimator: str, in_float: Collection[str] = ()) -> bytes:
-    """The w8a8 model of ``fitted`` bytes; see ``written``."""
+def with_ranges(
+    watched: Watched, changes: Mapping[int, Change], *, estimator: str, in_float: Collection[str] = ()
+) -> bytes:
+    """The w8a8 model with the ``fitted`` changes, but for layers in float: see ``written``."""
     if estimator not in watched.ranges:
         raise UsageError(f"The model was watched without the estimator {estimator}; ask for it in watch().")
-    ranges = watched.ranges[estimator]
+    whole = {layer.place for layer in _weighted(watched.model, watched.container) if layer.output in in_float}
+    kept = {place: change for place, change in changes.items() if place not in whole}
+    ready, ranges = _changed(watched.model, watched.container, kept), watched.ranges[estimator]
     if watched.container == "tflite":
         return pixels_first(quantize_tflite(ready, ranges, in_float=in_float))
-    return quantize_onnx(ready, ranges, in_float=in_float)
+    return quantize_onnx(ready, ranges, in_float=in_float, target=watched.target)
 
 
 def quantize(
@@ -178,19 +197,22 @@ def quantize(
     pixels: NDArray[np.uint8],
     *,
     estimator: str = MinMax.name,
+    target: Target = DEFAULT,
     threads: int = 1,
     progress: Progress = no_progress,
 ) -> bytes:
     """``watch`` and ``written`` in one, with their arguments and errors; biases are corrected."""
-    watched = watch(model, container, pixels, estimators=(estimator,), threads=threads, progress=progress)
+    watched = watch(
+        model, container, pixels, estimators=(estimator,), target=target, threads=threads, progress=progress
+    )
     return written(watched, estimator=estimator)
 
 
-def _weighted(model: bytes, container: str) -> Any:
+def _weighted(model: bytes, container: str) -> tuple[Weighted, ...]:
     return weighted_onnx(model) if container == "onnx" else weighted_tflite(model)
 
 
-def _changed(model: bytes, container: str, changes: Any) -> bytes:
+def _changed(model: bytes, container: str, changes: Mapping[int, Change]) -> bytes:
     return changed_onnx(model, changes) if container == "onnx" else changed_tflite(model, changes)
 
 

@@ -30,6 +30,7 @@ class Weighted:
         read_once: whether one operator alone reads ``output``.
         weights: float32 (out, height, width, in / groups).
         bias: float32 (out,); None: it has none, and there is no place for one.
+        dense: whether it is a dense layer.
         groups: of channels.
         strides: down and right.
         pads: ((top, bottom), (left, right)); None: as TensorFlow's "same", by the size of the input.
@@ -42,6 +43,7 @@ class Weighted:
     read_once: bool
     weights: NDArray[np.float32] = field(repr=False)
     bias: NDArray[np.float32] | None = field(repr=False)
+    dense: bool = False
     groups: int = 1
     strides: tuple[int, int] = (1, 1)
     pads: tuple[tuple[int, int], tuple[int, int]] | None = ((0, 0), (0, 0))
@@ -95,6 +97,7 @@ def weighted_tflite(model: bytes) -> tuple[Weighted, ...]:
                 read_once=readers[step.outputs[0].name] == 1,
                 weights=weights,
                 bias=step.inputs[2].values if len(step.inputs) == 3 else None,
+                dense=dense,
                 groups=groups,
                 **window,
             )
@@ -157,7 +160,7 @@ def _onnx_layer(node: Any, constants: Mapping[str, NDArray[Any]]) -> dict[str, A
         if weights.ndim != 2 or chosen.get("transA", 0):
             return None
         weights = weights if chosen.get("transB", 0) else weights.T
-        return {"weights": weights[:, None, None, :], "bias": bias}
+        return {"weights": weights[:, None, None, :], "bias": bias, "dense": True}
     if weights.ndim != 4:
         return None
     top, left, bottom, right = chosen.get("pads", [0, 0, 0, 0])
@@ -178,7 +181,7 @@ def changed_onnx(model: bytes, changes: Mapping[int, Change]) -> bytes:
     constants = {one.name: one for one in proto.graph.initializer}
     for place, change in changes.items():
         node = proto.graph.node[place]
-        weights = change.weights.astype(np.float32)
+        weights = change.weights.astype(np.float32, copy=False)
         if node.op_type == "Conv":
             weights = weights.transpose(0, 3, 1, 2)
         elif not any(one.name == "transB" and one.i for one in node.attribute):

@@ -37,8 +37,7 @@ class OnnxRuntime:
         (model_input,), (model_output,) = session.get_inputs(), session.get_outputs()
         self.input_name, self.output_name = str(model_input.name), str(model_output.name)
         self.input_dtype, self.output_dtype = _DTYPES[model_input.type], _DTYPES[model_output.type]
-        self.input_shape = tuple(int(side) for side in model_input.shape)
-        self.output_shape = tuple(int(side) for side in model_output.shape)
+        self.input_shape, self.output_shape = _one_image(model_input.shape), _one_image(model_output.shape)
         self._output_names = [self.output_name]
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
@@ -54,12 +53,19 @@ class OnnxRuntime:
         self._session = None
 
 
+def _one_image(shape: list[int | str]) -> tuple[int, ...]:
+    """The shape with a batch of 1 where the model leaves its batch open; every other side must be a number."""
+    first, *others = shape
+    return (1 if isinstance(first, str) else int(first), *map(int, others))
+
+
 def load(model: bytes, threads: int, options: Mapping[str, str]) -> OnnxRuntime:
     """Load .onnx bytes.
 
     Raises:
         DependencyError: onnxruntime is not installed or does not load.
-        ModelError: ONNX Runtime refuses the model, or its input and output are not one each of a static shape.
+        ModelError: ONNX Runtime refuses the model, or its input and output are not one each of a static shape; the
+            batch alone may be open, and counts as 1.
     """
     session = open_session(model, threads, options)
     import onnxruntime
