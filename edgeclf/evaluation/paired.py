@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclf_device.manifest import Paired
+from edgeclf_device.certificate import Paired
 
 _TAIL = 0.025
 """Probability on each side of a 95 % interval."""

@@ -43,8 +43,9 @@ from edgeclf_calibration.targets import target_named
 from edgeclf_device.artifact import write_artifact
 from edgeclf_device.atomic import atomic_folder, require_empty, write_text
 from edgeclf_device.bundle import Bundle, read_bundle, write_bundle_index
+from edgeclf_device.certificate import Certificate
 from edgeclf_device.errors import UsageError
-from edgeclf_device.manifest import Certificate, Container, Manifest, Scheme
+from edgeclf_device.manifest import Container, Manifest, Scheme
 from edgeclf_device.progress import Progress, no_progress
 from edgeclf_device.verify import verify
 

@@ -14,19 +14,11 @@ from edgeclf.evaluation.paired import paired
 from edgeclf.evaluation.scores import Pixels, engine_scores
 from edgeclf_device.artifact import read_artifact
 from edgeclf_device.bundle import Bundle
+from edgeclf_device.certificate import MAX_CHANGED_IMAGES, Certificate, ChangedImage, Changes
 from edgeclf_device.engines import open_engine
 from edgeclf_device.errors import GateError, ModelError
 from edgeclf_device.golden import GENERATOR, golden_input
-from edgeclf_device.manifest import (
-    MAX_CHANGED_IMAGES,
-    Certificate,
-    ChangedImage,
-    Changes,
-    Container,
-    Golden,
-    Scheme,
-    Tensor,
-)
+from edgeclf_device.manifest import Container, Golden, Scheme, Tensor
 from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.progress import Progress, no_progress
 from edgeclf_device.text import drop_interval

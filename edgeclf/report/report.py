@@ -14,8 +14,8 @@ from edgeclf_device.artifact import read_artifact
 from edgeclf_device.atomic import write_text
 from edgeclf_device.bench import Measurement
 from edgeclf_device.bundle import Bundle
+from edgeclf_device.certificate import Changes, Paired
 from edgeclf_device.errors import ModelError
-from edgeclf_device.manifest import Changes, Paired
 from edgeclf_device.text import drop_interval
 
 REPORT = "report.html"

@@ -16,8 +16,8 @@ from edgeclf.evaluation.confidence import accepted, expected_calibration_error, 
 from edgeclf.report import curves, plots
 from edgeclf.report.pictures import read_pictures
 from edgeclf.training.run import Run, read_history, read_predictions
+from edgeclf_device.certificate import ChangedImage, Changes
 from edgeclf_device.errors import ModelError
-from edgeclf_device.manifest import ChangedImage, Changes
 
 CONFUSED_PAIRS = 10
 LISTED = 50

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeclf_device.certificate import Changes, Paired
 from edgeclf_device.cli import main
-from edgeclf_device.manifest import Changes, Paired
 from edgeclf_device.terminal import stderr_progress
 
 NO_SOCKETS = (

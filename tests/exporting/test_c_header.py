@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeclf.exporting.c_header import c_header, float_at_least, float_literal, identifier, string_literal
+from edgeclf_device.certificate import Certificate
 from edgeclf_device.errors import ModelError
-from edgeclf_device.manifest import Certificate, Golden, Manifest, Tensor
+from edgeclf_device.manifest import Golden, Manifest, Tensor
 from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.quantization import Quantization
 

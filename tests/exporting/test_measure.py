@@ -9,8 +9,9 @@ import pytest
 
 from edgeclf.exporting.measure import certify, choose_golden_seed, require_same_model, require_within
 from edgeclf.exporting.request import request
+from edgeclf_device.certificate import MAX_CHANGED_IMAGES, Certificate, ChangedImage
 from edgeclf_device.errors import GateError, ModelError, UsageError
-from edgeclf_device.manifest import MAX_CHANGED_IMAGES, Certificate, ChangedImage, canonical_json
+from edgeclf_device.manifest import canonical_json
 
 TRUE = np.array([0, 0, 1, 1, 1, 0, 1, 0, 0, 1])
 

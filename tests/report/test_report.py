@@ -15,7 +15,7 @@ from edgeclf.report.pictures import PICTURES, read_pictures
 from edgeclf.report.report import ArtifactRow, write_report
 from edgeclf.training.run import read_run
 from edgeclf_device import DataError, ModelError
-from edgeclf_device.manifest import ChangedImage, Changes, Paired
+from edgeclf_device.certificate import ChangedImage, Changes, Paired
 
 ARTIFACT = ArtifactRow(
     file="klein-w8a8.tflite",

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 from edgeclf_device.artifact import Artifact, read_artifact, write_artifact
 from edgeclf_device.bundle import Bundle, read_bundle, write_bundle_index
+from edgeclf_device.certificate import Certificate
 from edgeclf_device.classifier import Classifier, Result
 from edgeclf_device.errors import (
     DataError,
@@ -24,7 +25,7 @@ from edgeclf_device.errors import (
     UsageError,
 )
 from edgeclf_device.images import load
-from edgeclf_device.manifest import Certificate, Golden, Manifest, Tensor
+from edgeclf_device.manifest import Golden, Manifest, Tensor
 from edgeclf_device.preprocess import PrepareSpec, prepare
 from edgeclf_device.quantization import Quantization
 from edgeclf_device.sources import Frame, open_source

@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast, get_args
 
+from edgeclf_device._fields import get, integers, number
+from edgeclf_device.certificate import Certificate, Changes
 from edgeclf_device.errors import ModelError
 from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.quantization import Quantization
@@ -21,8 +23,6 @@ MAX_MANIFEST_BYTES = 16 << 20
 MAX_LABELS = 100_000
 MAX_SCORE = 1e30
 """Bound of a golden score: JSON's integers may be too large for any float."""
-MAX_CHANGED_IMAGES = 100
-"""So many images that changed label are named; all are counted."""
 
 Container = Literal["tflite", "onnx"]
 Scheme = Literal["fp32", "fp16", "w8a32", "w8a8", "w8a16"]
@@ -65,170 +65,15 @@ class Tensor:
     @classmethod
     def from_json(cls, value: Any) -> Tensor:
         """Read one tensor; raises ModelError where a field is missing or of another type."""
-        quantization = _get(value, "quantization", (dict, type(None)))
+        quantization = get(value, "quantization", (dict, type(None)))
         return cls(
-            name=_get(value, "name", str),
-            dtype=_get(value, "dtype", str),
-            shape=tuple(_integers(_get(value, "shape", list), "shape")),
-            layout=_get(value, "layout", str),
+            name=get(value, "name", str),
+            dtype=get(value, "dtype", str),
+            shape=tuple(integers(get(value, "shape", list), "shape")),
+            layout=get(value, "layout", str),
             quantization=None if quantization is None else Quantization.from_json(quantization),
-            window=_get(value, "window", int),
-            stride=_get(value, "stride", int),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paired:
-    """Whether the drop may be chance, from the images that only one of the artifact and the Keras model labels rightly.
-
-    Attributes:
-        lost: images that the Keras model alone labels rightly.
-        gained: images that the artifact alone labels rightly.
-        drop_interval_95: (low, high) in points; the drop lies between them.
-        mcnemar_p: probability of counts at least as unequal, if both were equally likely.
-    """
-
-    lost: int
-    gained: int
-    drop_interval_95: tuple[float, float]
-    mcnemar_p: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The certificate's ``paired`` object."""
-        return {**vars(self), "drop_interval_95": list(self.drop_interval_95)}
-
-    @classmethod
-    def from_json(cls, value: Any) -> Paired:
-        """Read it; raises ModelError where a field is missing or of another type."""
-        interval = _get(value, "drop_interval_95", list)
-        if len(interval) != 2:
-            raise ModelError(f"The manifest's drop_interval_95 must be two numbers, but it is {interval!r:.80}.")
-        low, high = (_number({"drop_interval_95": end}, "drop_interval_95") for end in interval)
-        return cls(
-            lost=_get(value, "lost", int),
-            gained=_get(value, "gained", int),
-            drop_interval_95=(low, high),
-            mcnemar_p=_number(value, "mcnemar_p"),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChangedImage:
-    """One image that the artifact gives another label than the Keras model does; labels are places in the labels.
-
-    Attributes:
-        sha256: of the image's file.
-        before, after: the Keras model's label, and the artifact's.
-        true: the image's class; None: not known.
-    """
-
-    sha256: str
-    before: int
-    after: int
-    true: int | None
-
-    @classmethod
-    def from_json(cls, value: Any) -> ChangedImage:
-        """Read one image; raises ModelError where a field is missing or of another type."""
-        return cls(
-            sha256=_get(value, "sha256", str),
-            before=_get(value, "before", int),
-            after=_get(value, "after", int),
-            true=_get(value, "true", (int, type(None))),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Changes:
-    """How the artifact's answers differ from the Keras model's on the same images, right or wrong.
-
-    Attributes:
-        max_error, mean_error: absolute difference of a score, over all images and classes.
-        images: how many changed label.
-        per_class: for each class, (images that the Keras model gives it, how many of them changed label).
-        listed: at most ``MAX_CHANGED_IMAGES`` of those that changed, the ones first that the Keras model was surest of.
-    """
-
-    max_error: float
-    mean_error: float
-    images: int
-    per_class: tuple[tuple[int, int], ...]
-    listed: tuple[ChangedImage, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The certificate's ``changes`` object."""
-        pairs = [list(pair) for pair in self.per_class]
-        return {**vars(self), "per_class": pairs, "listed": [dict(vars(image)) for image in self.listed]}
-
-    @classmethod
-    def from_json(cls, value: Any) -> Changes:
-        """Read them; raises ModelError where a field is missing or of another type."""
-        pairs = _get(value, "per_class", list)
-        if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-            raise ModelError("The manifest's per_class must hold pairs of integers; export the model again.")
-        counts = [_integers(pair, "per_class") for pair in pairs]
-        return cls(
-            max_error=_number(value, "max_error"),
-            mean_error=_number(value, "mean_error"),
-            images=_get(value, "images", int),
-            per_class=tuple((total, changed) for total, changed in counts),
-            listed=tuple(map(ChangedImage.from_json, _get(value, "listed", list))),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Certificate:
-    """What was measured on this very file before it was allowed out.
-
-    Without labels no accuracy can be measured: then the five fields that depend on it are None, and no gate was
-    applied. ``paired`` and ``changes`` are None before format 1.2.
-
-    Attributes:
-        split: which images: normally ``test``; ``held-out`` or ``unlabelled`` where the run has none of its own.
-        images: how many.
-        accuracy: top-1 of this artifact, 0 to 1.
-        reference_accuracy: top-1 of the Keras model on the same images.
-        drop_points: (reference_accuracy - accuracy) * 100.
-        agreement: share of images with the same top-1 label as the Keras model.
-        max_drop_points: the gate it passed.
-        engine: what executed it, with its version.
-        paired: whether the drop may be chance.
-        changes: how its answers differ from the Keras model's.
-    """
-
-    split: str
-    images: int
-    accuracy: float | None
-    reference_accuracy: float | None
-    drop_points: float | None
-    agreement: float
-    max_drop_points: float | None
-    engine: str
-    paired: Paired | None = None
-    changes: Changes | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The manifest's ``certificate`` object."""
-        return {
-            **vars(self),
-            "paired": self.paired.to_json() if self.paired else None,
-            "changes": self.changes.to_json() if self.changes else None,
-        }
-
-    @classmethod
-    def from_json(cls, value: Any) -> Certificate:
-        """Read the certificate; raises ModelError where a field is missing or of another type."""
-        gated = ("accuracy", "reference_accuracy", "drop_points", "max_drop_points")
-        unlabelled = all(_get(value, key, (int, float, type(None))) is None for key in gated)
-        paired, changes = value.get("paired"), value.get("changes")
-        return cls(
-            split=_get(value, "split", str),
-            images=_get(value, "images", int),
-            agreement=_number(value, "agreement"),
-            engine=_get(value, "engine", str),
-            paired=None if paired is None else Paired.from_json(paired),
-            changes=None if changes is None else Changes.from_json(changes),
-            **{key: None if unlabelled else _number(value, key) for key in gated},
+            window=get(value, "window", int),
+            stride=get(value, "stride", int),
         )
 
 
@@ -257,15 +102,15 @@ class Golden:
     @classmethod
     def from_json(cls, value: Any) -> Golden:
         """Read the golden input and scores; raises ModelError where a field is missing or of another type."""
-        scores = _get(value, "scores", list)
+        scores = get(value, "scores", list)
         if not all(isinstance(score, (int, float)) and abs(score) < MAX_SCORE for score in scores):
             raise ModelError("The manifest's golden scores must be finite numbers; export the model again.")
         return cls(
-            generator=_get(value, "generator", str),
-            seed=_get(value, "seed", int),
-            input_sha256=_get(value, "input_sha256", str),
+            generator=get(value, "generator", str),
+            seed=get(value, "seed", int),
+            input_sha256=get(value, "input_sha256", str),
             scores=tuple(float(score) for score in scores),
-            tolerance=_number(value, "tolerance"),
+            tolerance=number(value, "tolerance"),
         )
 
 
@@ -318,18 +163,18 @@ class Manifest:
         _check_format(value)
         certificate = value.get("certificate")
         manifest = cls(
-            name=_get(value, "name", str),
+            name=get(value, "name", str),
             container=_one_of(value, "container", get_args(Container)),
             scheme=_one_of(value, "scheme", get_args(Scheme)),
             labels=tuple(_labels(value)),
-            preprocessing=PrepareSpec.from_json(_get(value, "preprocessing", dict)),
-            inputs=tuple(Tensor.from_json(tensor) for tensor in _get(value, "inputs", list)),
-            outputs=tuple(Tensor.from_json(tensor) for tensor in _get(value, "outputs", list)),
-            golden=Golden.from_json(_get(value, "golden", dict)),
+            preprocessing=PrepareSpec.from_json(get(value, "preprocessing", dict)),
+            inputs=tuple(Tensor.from_json(tensor) for tensor in get(value, "inputs", list)),
+            outputs=tuple(Tensor.from_json(tensor) for tensor in get(value, "outputs", list)),
+            golden=Golden.from_json(get(value, "golden", dict)),
             certificate=None if certificate is None else Certificate.from_json(certificate),
-            reject_below=None if value.get("reject_below") is None else _number(value, "reject_below"),
-            calibration=_get(value, "calibration", (dict, type(None))),
-            provenance=_get(value, "provenance", dict),
+            reject_below=None if value.get("reject_below") is None else number(value, "reject_below"),
+            calibration=get(value, "calibration", (dict, type(None))),
+            provenance=get(value, "provenance", dict),
         )
         check_consistent(manifest)
         return manifest
@@ -433,7 +278,7 @@ def parse(data: bytes) -> dict[str, Any]:
 
 
 def _check_format(value: Any) -> None:
-    version = _get(value, "format", list)
+    version = get(value, "format", list)
     if len(version) != 2 or not all(isinstance(part, int) for part in version):
         raise ModelError(f"The manifest's format must be two integers, but it is {version!r}.")
     if version[0] != FORMAT[0]:
@@ -443,37 +288,15 @@ def _check_format(value: Any) -> None:
         )
 
 
-def _get(value: Any, key: str, kind: Any) -> Any:
-    if not isinstance(value, dict) or key not in value:
-        raise ModelError(f"The manifest lacks the field {key!r}; export the model again.")
-    item = value[key]
-    if not isinstance(item, kind) or (isinstance(item, bool) and kind is not bool):
-        raise ModelError(f"The manifest's field {key!r} has the wrong type ({type(item).__name__}); export again.")
-    return item
-
-
-def _number(value: Any, key: str) -> float:
-    try:
-        return float(_get(value, key, (int, float)))
-    except OverflowError as error:
-        raise ModelError(f"The manifest's field {key!r} must fit a float; export the model again.") from error
-
-
 def _one_of(value: Any, key: str, choices: tuple[Value, ...]) -> Value:
-    item = _get(value, key, str)
+    item = get(value, key, str)
     if item not in choices:
         raise ModelError(f"The manifest's {key} must be one of {', '.join(map(str, choices))}, but it is {item!r}.")
     return cast(Value, item)
 
 
-def _integers(items: list[Any], key: str) -> list[int]:
-    if not all(isinstance(item, int) and not isinstance(item, bool) for item in items):
-        raise ModelError(f"The manifest's field {key!r} must hold integers, but it is {items!r}.")
-    return items
-
-
 def _labels(value: Any) -> list[str]:
-    labels = _get(value, "labels", list)
+    labels = get(value, "labels", list)
     if not 1 <= len(labels) <= MAX_LABELS or not all(isinstance(label, str) and label for label in labels):
         raise ModelError(f"The manifest must hold 1 to {MAX_LABELS} labels, each a text that is not empty.")
     if len(set(labels)) != len(labels):

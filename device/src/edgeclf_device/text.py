@@ -7,9 +7,10 @@ from typing import Any
 
 from edgeclf_device.artifact import Artifact
 from edgeclf_device.bench import STAGES, Measurement
+from edgeclf_device.certificate import Certificate, Paired
 from edgeclf_device.classifier import Result
 from edgeclf_device.doctor import Finding
-from edgeclf_device.manifest import Certificate, Paired, Tensor
+from edgeclf_device.manifest import Tensor
 from edgeclf_device.verify import Verification
 
 MAX_LABELS_SHOWN = 10
