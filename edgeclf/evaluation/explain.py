@@ -90,8 +90,10 @@ def attention_rollout(model: keras.Model, images: Images) -> Heat:
         raise UsageError(
             f"Attention rollout needs a vision transformer, but the network {model.name!r} has no attention."
         )
-    attending = keras.Model(model.input, maps)
-    heat = np.concatenate([_rolled_out(attending(batch, training=False)) for (batch,) in _batches(images)])
+    # By name: of a list of one, Keras would give the tensor itself.
+    attending = keras.Model(model.input, {str(block): attention for block, attention in enumerate(maps)})
+    seen = (attending(batch, training=False) for (batch,) in _batches(images))
+    heat = np.concatenate([_rolled_out([blocks[str(block)] for block in range(len(maps))]) for blocks in seen])
     side = math.isqrt(heat.shape[1])
     low, high = heat.min(axis=1, keepdims=True), heat.max(axis=1, keepdims=True)
     spread: Heat = np.divide(heat - low, high - low, out=np.zeros_like(heat), where=high > low)

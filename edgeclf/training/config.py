@@ -119,6 +119,9 @@ class FitConfig:
             the first is the linear probe, the last ``all_epochs`` train every block, and those between train the
             blocks from ``fine_tune_from`` upwards.
         all_epochs: see there.
+        qat: end with quantization-aware training (``edgeclf.training.qat``).
+        qat_epochs: how many of the epochs that takes; at least one is left for what comes before it.
+        qat_learning_rate: its peak; 0: a tenth of ``learning_rate``.
         fine_tune_from: lowest of the upper blocks; ``all``: every block.
         batch_size: images per step.
         probe_learning_rate, learning_rate, all_learning_rate: peaks of the three phases' cosine schedules. Random
@@ -137,11 +140,14 @@ class FitConfig:
 
     epochs: int = 8
     all_epochs: int = 0
+    qat: bool = False
+    qat_epochs: int = 2
     fine_tune_from: str = "block05"
     batch_size: int = 32
     probe_learning_rate: float = 1e-2
     learning_rate: float = 2e-4
     all_learning_rate: float = 5e-5
+    qat_learning_rate: float = 0.0
     warm_up_epochs: float = 1.0
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
@@ -157,11 +163,11 @@ class FitConfig:
         def check(name: str, constraint: str, *, holds: bool) -> None:
             _require(f"train.{name}", constraint, getattr(self, name), holds=holds)
 
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "qat_epochs", "batch_size"):
             check(name, "at least 1", holds=getattr(self, name) >= 1)
         for name in ("probe_learning_rate", "learning_rate", "all_learning_rate"):
             check(name, "above 0 and finite", holds=0 < getattr(self, name) < math.inf)
-        for name in ("weight_decay", "warm_up_epochs", "clip_norm"):
+        for name in ("qat_learning_rate", "weight_decay", "warm_up_epochs", "clip_norm"):
             check(name, "at least 0 and finite", holds=0 <= getattr(self, name) < math.inf)
         for name in ("label_smoothing", "ema"):
             check(name, "from 0 to below 1", holds=0 <= getattr(self, name) < 1)

@@ -36,7 +36,7 @@ class EpochRecord:
     """One line of history.csv. The probe counts as one epoch: the images pass through the network once.
 
     Attributes:
-        phase: ``probe``, ``upper`` or ``all``.
+        phase: ``probe``, ``upper``, ``all`` or ``qat``.
         epoch: counted from 1 over all phases.
         learning_rate: at its end.
         seconds: that it took.

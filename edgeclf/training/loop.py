@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,13 @@ Batches = Callable[[int, int, Rows], tuple[NDArray[Any], NDArray[np.float32]]]
 """From an epoch and a step, counted from 0, and rows, to the inputs of the trained part and their targets."""
 
 
+class Judge(Protocol):
+    """Gives the validation loss and accuracy, and the weights that they were reached with."""
+
+    def __call__(self, *, averaged: bool) -> tuple[float, float, Weights]:
+        """Of the moving average of the weights, or of the weights themselves."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Course:
     """What one phase trains, on what, and how long.
@@ -52,6 +59,7 @@ class Course:
         epochs: of this phase.
         learning_rate: peak.
         start: the whole network's weights when the phase began.
+        judged_anew: the network that comes in is another than the phases before have judged.
     """
 
     phase: str
@@ -62,6 +70,7 @@ class Course:
     epochs: int
     learning_rate: float
     start: Weights
+    judged_anew: bool = False
 
 
 def follow(
@@ -75,12 +84,16 @@ def follow(
     (1608.03983), clipped gradients, label smoothing (1512.00567), a moving average of the weights where asked for.
     """
     model, train = course.model, config.train
-    steps = max(1, len(images.train) // train.batch_size)
+    steps = steps_per_epoch(images, train)
     _compile(model, train, learning_rate=course.learning_rate, steps=steps, epochs=course.epochs)
     judge = _judge(model, images, course.val, train)
     found = _resumed(course, journal)
-    best_loss = found.best_loss if found else min((one.val_loss for one in journal.history), default=np.inf)
-    best = found.best if found else model.get_weights()
+    if found:
+        best_loss, best = found.best_loss, found.best
+    elif course.judged_anew:
+        best_loss, _, best = judge(averaged=False)  # there is no average yet
+    else:
+        best_loss, best = min((one.val_loss for one in journal.history), default=np.inf), model.get_weights()
     for epoch in range(found.done if found else 0, course.epochs):
         if _is_stale(journal, course, train):
             break
@@ -122,7 +135,7 @@ def _epoch(
     epoch: int,
     *,
     steps: int,
-    judge: Callable[[], tuple[float, float, Weights]],
+    judge: Judge,
     journal: Journal,
     show: Progress,
 ) -> tuple[EpochRecord, Weights]:
@@ -137,7 +150,7 @@ def _epoch(
     ready = _Prefetched(enumerate(shown), batch)
     loss, accuracy = _averages(course.model, course.model.train_on_batch, ready)
     seconds = time.perf_counter() - begin
-    val_loss, val_accuracy, weights = judge()
+    val_loss, val_accuracy, weights = judge(averaged=config.train.ema > 0)
     record = EpochRecord(
         phase=course.phase,
         epoch=number,
@@ -150,6 +163,11 @@ def _epoch(
         waiting=ready.waited_s / seconds,
     )
     return record, weights
+
+
+def steps_per_epoch(images: TrainingImages, train: FitConfig) -> int:
+    """How many batches an epoch has; a last one that is not full is left out, if it is not the only one."""
+    return max(1, len(images.train) // train.batch_size)
 
 
 def _is_stale(journal: Journal, course: Course, train: FitConfig) -> bool:
@@ -205,9 +223,7 @@ def targets_for(model: keras.Model, targets: NDArray[np.float32]) -> NDArray[np.
     return targets[:, 1:] if model.output.shape[-1] == 1 else targets
 
 
-def _judge(
-    model: keras.Model, images: TrainingImages, val: NDArray[Any], train: FitConfig
-) -> Callable[[], tuple[float, float, Weights]]:
+def _judge(model: keras.Model, images: TrainingImages, val: NDArray[Any], train: FitConfig) -> Judge:
     """A function that gives the validation loss and accuracy and the weights that they were reached with."""
     import keras
 
@@ -217,13 +233,13 @@ def _judge(
     swap = keras.callbacks.SwapEMAWeights()
     swap.set_model(model)
 
-    def judge() -> tuple[float, float, Weights]:
+    def judge(*, averaged: bool) -> tuple[float, float, Weights]:
         batches = ((val[part], targets[part], None if own is None else own[part]) for part in parts)
-        if train.ema > 0:
+        if averaged:
             swap.on_test_begin()
         loss, accuracy = _averages(model, model.test_on_batch, batches)
         reached = model.get_weights()
-        if train.ema > 0:
+        if averaged:
             swap.on_test_end()
         return loss, accuracy, reached
 

@@ -23,6 +23,7 @@ from edgeclf.evaluation.metrics import classification_metrics
 from edgeclf.training import run as run_folder
 from edgeclf.training.config import TrainConfig, to_toml
 from edgeclf.training.journal import EpochRecord
+from edgeclf.training.qat import QAT
 
 if TYPE_CHECKING:
     import keras
@@ -121,6 +122,7 @@ def _metrics(outcome: Outcome, model_sha256: str) -> dict[str, Any]:
         },
         "data": outcome.data.to_json(),
         "confidence": outcome.confidence,
+        "quantization_aware": any(record.phase == QAT for record in outcome.history),
         "timings_s": outcome.timings_s,
         "parameters": int(outcome.model.count_params()),
         "model_sha256": model_sha256,

@@ -1,4 +1,4 @@
-"""The freezing schedule: a linear probe on frozen features, then the upper blocks, then every block.
+"""The schedule: a linear probe on frozen features, the upper blocks, every block, and every block rounded to int8.
 
 Keras operations and NumPy only, so that any Keras backend trains the same model.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,16 @@ from edgeclf.training.backend import compile_options
 from edgeclf.training.config import TrainConfig
 from edgeclf.training.images import TrainingImages
 from edgeclf.training.journal import EpochRecord, Journal
-from edgeclf.training.loop import Course, compile_classifier, fit_quickly, follow, judging_weights
+from edgeclf.training.loop import (
+    Batches,
+    Course,
+    compile_classifier,
+    fit_quickly,
+    follow,
+    judging_weights,
+    steps_per_epoch,
+)
+from edgeclf.training.qat import QAT, rounded_network, write_back
 from edgeclf_device.progress import Progress
 
 if TYPE_CHECKING:
@@ -46,7 +55,7 @@ class Phase:
     """A part of the schedule.
 
     Attributes:
-        name: ``probe``, ``upper`` or ``all``.
+        name: ``probe``, ``upper``, ``all`` or ``qat``.
         epochs: that it lasts.
         learning_rate: its peak.
     """
@@ -87,24 +96,37 @@ def is_pretrained(config: TrainConfig) -> bool:
 def plan(config: TrainConfig) -> tuple[Phase, ...]:
     """The phases of a training; their epochs sum to ``train.epochs``."""
     train = config.train
-    if not is_pretrained(config):
-        return (Phase(name="all", epochs=train.epochs, learning_rate=train.learning_rate),)
-    between = train.epochs - 1 - train.all_epochs
-    upper = Phase(
-        name="all" if train.fine_tune_from == EVERY else "upper", epochs=between, learning_rate=train.learning_rate
-    )
-    phases = (
-        Phase(name="probe", epochs=1, learning_rate=train.probe_learning_rate),
-        upper,
-        Phase(name="all", epochs=train.all_epochs, learning_rate=train.all_learning_rate),
-    )
+    rounded = min(train.qat_epochs, max(1, train.epochs - 1)) if train.qat else 0
+    float_epochs = train.epochs - rounded
+    # Where nothing goes before, what is rounded has everything to learn.
+    slowly = train.qat_learning_rate or train.learning_rate / (10 if float_epochs else 1)
+    phases = (*_in_float(config, float_epochs), Phase(name=QAT, epochs=rounded, learning_rate=slowly))
     return tuple(phase for phase in phases if phase.epochs > 0)
+
+
+def _in_float(config: TrainConfig, epochs: int) -> tuple[Phase, ...]:
+    """The phases, some maybe empty, in which nothing is rounded."""
+    train = config.train
+    if not is_pretrained(config):
+        return (Phase(name="all", epochs=epochs, learning_rate=train.learning_rate),)
+    probe = min(1, epochs)
+    last = min(train.all_epochs, epochs - probe)
+    return (
+        Phase(name="probe", epochs=probe, learning_rate=train.probe_learning_rate),
+        Phase(
+            name="all" if train.fine_tune_from == EVERY else "upper",
+            epochs=epochs - probe - last,
+            learning_rate=train.learning_rate,
+        ),
+        Phase(name="all", epochs=last, learning_rate=train.all_learning_rate),
+    )
 
 
 def fit(training: Training) -> list[EpochRecord]:
     """Train ``training.model`` in place and return one record per epoch.
 
-    Each phase leaves the weights of the lowest validation loss so far. Pretrained BatchNorm is folded into the
+    Each phase leaves the weights of the lowest validation loss so far, the last one, ``qat``, those with which the
+    rounded network has it. Pretrained BatchNorm is folded into the
     convolutions while they are trained, and written back, unless ``train.batch_norm`` is ``trained``; in random
     networks it is always trained. After an interruption the phases go on from the journal's checkpoint.
     """
@@ -127,7 +149,7 @@ def fit(training: Training) -> list[EpochRecord]:
 def _fine_tune(training: Training, phase: Phase, number: int) -> None:
     """One phase of training blocks, with gradients."""
     start = training.model.get_weights()
-    with _part(training, phase) as (model, batches, val):
+    with _part(training, phase) as (model, batches, val, write_back):
         course = Course(
             phase=phase.name,
             number=number,
@@ -137,10 +159,10 @@ def _fine_tune(training: Training, phase: Phase, number: int) -> None:
             epochs=phase.epochs,
             learning_rate=phase.learning_rate,
             start=start,
+            judged_anew=phase.name == QAT,
         )
         follow(course, training.images, training.config, journal=training.journal, progress=training.progress)
-        if _folds(training):
-            restore_batch_norm(model, training.model)
+        write_back()
 
 
 def _folds(training: Training) -> bool:
@@ -148,17 +170,21 @@ def _folds(training: Training) -> bool:
 
 
 @contextlib.contextmanager
-def _part(training: Training, phase: Phase) -> Iterator[tuple[keras.Model, Any, NDArray[Any]]]:
-    """The part of the network that ``phase`` trains, its batches, and the validation images as it takes them."""
+def _part(training: Training, phase: Phase) -> Iterator[tuple[keras.Model, Batches, NDArray[Any], Callable[[], None]]]:
+    """The part of the network that ``phase`` trains, its batches, the validation images, and what ends the phase.
+
+    The images are as that part takes them; the function writes what was trained into the whole network.
+    """
     images, model = training.images, training.model
     augmenter = training.augmenter()
-    if phase.name == "all":
+    if phase.name in {"all", QAT}:
 
         def batches(epoch: int, step: int, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.float32]]:
             chosen = images.train[rows]
             return augmenter(images.pixels[chosen], images.one_hot(chosen), key=(epoch, step))
 
-        yield _trained(training, model.input), batches, images.pixels[images.val]
+        trained, write_back = _rounded(training, phase) if phase.name == QAT else _trained(training, model.input)
+        yield trained, batches, images.pixels[images.val], write_back
         return
     cut = _cut(training)
     lower = fold_batch_norm(model.input, cut)
@@ -167,15 +193,30 @@ def _part(training: Training, phase: Phase) -> Iterator[tuple[keras.Model, Any, 
     with cached_views(
         lower, images, augmenter, views=views, scratch=training.scratch, progress=training.progress
     ) as cached:
-        yield _trained(training, cut), cached.batch, cached.val
+        trained, write_back = _trained(training, cut)
+        yield trained, cached.batch, cached.val, write_back
 
 
-def _trained(training: Training, inputs: Any) -> keras.Model:
-    """The network from ``inputs`` to the logits, with BatchNorm as this training treats it."""
+def _trained(training: Training, inputs: Any) -> tuple[keras.Model, Callable[[], None]]:
+    """The network from ``inputs`` to the logits, with BatchNorm as this training treats it, and its way back."""
     import keras
 
     logits = training.model.get_layer("logits").output
-    return fold_batch_norm(inputs, logits) if _folds(training) else keras.Model(inputs, logits)
+    if not _folds(training):
+        return keras.Model(inputs, logits), lambda: None  # the layers are the network's own
+    folded = fold_batch_norm(inputs, logits)
+    return folded, lambda: restore_batch_norm(folded, training.model)
+
+
+def _rounded(training: Training, phase: Phase) -> tuple[keras.Model, Callable[[], None]]:
+    """The network from the image to the logits as int8 computes it, and its way back."""
+    images, config = training.images, training.config
+    steps = phase.epochs * steps_per_epoch(images, config.train)
+    # The last of three parts learns with the ranges that it is judged by.
+    network = rounded_network(
+        training.model, images, moving_steps=steps * 2 // 3, seed=config.seed, progress=training.progress
+    )
+    return network.model, lambda: write_back(network, training.model)
 
 
 def _cut(training: Training) -> Any:

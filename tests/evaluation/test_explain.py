@@ -157,12 +157,13 @@ def test_attention_rollout_is_the_product_of_the_mixed_matrices(keras):
 
 
 @pytest.mark.tensorflow
-def test_a_vision_transformer_is_explained_patch_by_patch(keras, two_squares):
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_vision_transformer_is_explained_patch_by_patch(keras, two_squares, depth):
     from edgeclf.evaluation import explain
     from edgeclf.models import registry
     from edgeclf.models.architecture import Architecture, ModelConfig
 
-    options = ModelConfig(patch_size=8, width=24, depth=2)
+    options = ModelConfig(patch_size=8, width=24, depth=depth)
     architecture = Architecture(image_size=SIZE, channels=3, classes=2, options=options)
     model = registry.build("vit_tiny", architecture, weights="none")
     heat = explain.explain(model, two_squares, np.array([0, 1, 0]))
