@@ -15,13 +15,17 @@ from edgeclf_device.environment import record_environment
 RESULTS = Path(__file__).parent / "results"
 
 
+def commit() -> str:
+    """The commit that is checked out."""
+    git = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(git, capture_output=True, text=True, check=False, cwd=RESULTS).stdout.strip()
+
+
 def write_record(path: Path, **figures: Any) -> None:
     """Write ``figures`` and the conditions to ``path`` as JSON; an infinite bound becomes null."""
-    git = ["git", "rev-parse", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False, cwd=RESULTS).stdout.strip()
     record = {
         "date": time.strftime("%Y-%m-%d"),
-        "commit": commit,
+        "commit": commit(),
         "python": platform.python_version(),
         "environment": record_environment().to_json(),
         **figures,
