@@ -54,7 +54,13 @@ def _convert_all(job: Job, answers: TextIO) -> None:
     for image in () if job.judging is None else np.load(job.judging, mmap_mode="r", allow_pickle=False):
         _answer(answers, {"scores": original.scores(image[np.newaxis])[0].tolist()})
     for conversion in job.conversions:
-        Job.path_of(Path(job.folder), conversion).write_bytes(original.converted(conversion))
+        try:
+            converted = original.converted(conversion)
+        except Exception as error:
+            container, scheme = conversion.split("-")
+            error.add_note(f"{scheme} .{container}")
+            raise
+        Job.path_of(Path(job.folder), conversion).write_bytes(converted)
         _answer(answers, {"converted": conversion})
 
 
@@ -67,7 +73,8 @@ def _explained(error: Exception) -> EdgeclfError:
     reason = first_line(error)
     if isinstance(error, OSError) or any(full in str(error) for full in _DISK_FULL):
         return SystemStateError(f"The converter could not write its files ({reason}); free space and try again.")
-    return ModelError(f"The converter refuses the model ({type(error).__name__}: {reason}); try another scheme.")
+    doing = " ".join(getattr(error, "__notes__", ())) or "the model"
+    return ModelError(f"The converter refuses {doing} ({type(error).__name__}: {reason}); try another scheme.")
 
 
 def _answer(answers: TextIO, line: dict[str, Any]) -> None:

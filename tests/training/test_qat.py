@@ -327,7 +327,13 @@ def test_a_training_without_it_says_so(keras, image_folder, tmp_path):
 
 
 @tensorflow
-@pytest.mark.parametrize("more", [[], ["weights=none", "backbone=vit_tiny", "model.width=12", "model.depth=2"]])
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        pytest.param(["weights=none", "backbone=vit_tiny", "model.width=12", "model.depth=2"], marks=pytest.mark.slow),
+    ],
+)
 def test_one_epoch_is_enough(keras, image_folder, tmp_path, more):
     run = train(config(image_folder, "train.epochs=1", *more), out=tmp_path / "run")
     assert [row["phase"] for row in read_history(run)] == ["qat"]
@@ -341,7 +347,7 @@ def test_half_precision_trains_for_int8_too(keras, image_folder, tmp_path):
 
 
 @tensorflow
-@pytest.mark.parametrize("epoch", [3, 4])
+@pytest.mark.parametrize("epoch", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_training_interrupted_in_mid_epoch_ends_like_an_unbroken_one(keras, image_folder, tmp_path, unbroken, epoch):
     out = tmp_path / "run"
 
