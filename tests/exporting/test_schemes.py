@@ -15,7 +15,7 @@ from edgeclf_device.errors import EdgeclfError
 
 pytestmark = pytest.mark.tensorflow
 TABLE = Path(__file__).parents[2] / "docs" / "reference" / "schemes.md"
-SIZES = {"cnn": 28, "vit_tiny": 32, "mobilenet_v3_small": 32}
+SIZES = {"cnn": 28, "vit_tiny": 32, "efficientnet_lite0": 32}
 QUICK = {"vit_tiny": ["model.depth=1", "model.width=24"]}
 
 
