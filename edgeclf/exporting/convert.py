@@ -32,12 +32,11 @@ class Source:
     calibration: NDArray[np.uint8] | None
 
 
-def load(job: Job) -> Source:
-    """Load the job's model without executing any code that came with it, and its calibration pixels.
+def start_tensorflow() -> None:
+    """Import TensorFlow, quiet and deterministic: two exports of one model must be equal.
 
     Raises:
         DependencyError: TensorFlow or Keras is not installed.
-        ModelError: the file is no Keras model, holds code (a Lambda layer), or is of another shape than the job says.
     """
     try:
         import keras
@@ -47,9 +46,20 @@ def load(job: Job) -> Source:
             f'Export needs TensorFlow, which does not import here ({error}): pip install "edgeclf[tensorflow]".'
         ) from error
     tf.get_logger().setLevel(logging.ERROR)
-    # Two exports of one model must be equal, and the correction of biases is computed here.
     keras.utils.set_random_seed(0)
     tf.config.experimental.enable_op_determinism()
+
+
+def load(job: Job) -> Source:
+    """Load the job's model without executing any code that came with it, and its calibration pixels.
+
+    Raises:
+        DependencyError: TensorFlow or Keras is not installed.
+        ModelError: the file is no Keras model, holds code (a Lambda layer), or is of another shape than the job says.
+    """
+    start_tensorflow()
+    import keras
+
     try:
         model = keras.saving.load_model(job.keras_model, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever the damaged part caused

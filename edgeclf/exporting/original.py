@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from edgeclf.exporting import convert
 from edgeclf.exporting.convention import Convention
 from edgeclf.exporting.job import Job
-from edgeclf_device.errors import DependencyError, ModelError
+from edgeclf_device.errors import ModelError
 from edgeclf_device.manifest import Container
 
 _TOLERANCE = 1e-3
@@ -71,18 +70,9 @@ class _Keras:
 
 
 def _given_keras(job: Job, convention: Convention) -> convert.Source:
-    try:
-        import keras
-        import tensorflow as tf
-    except ImportError as error:
-        raise DependencyError(
-            f'Export needs TensorFlow, which does not import here ({error}): pip install "edgeclf[tensorflow]".'
-        ) from error
+    convert.start_tensorflow()
     from edgeclf.exporting import keras_given
 
-    tf.get_logger().setLevel(logging.ERROR)
-    keras.utils.set_random_seed(0)
-    tf.config.experimental.enable_op_determinism()
     path = Path(job.keras_model)
     model = keras_given.load_keras(path) if job.kind == "keras" else keras_given.load_saved_model(path, job.shape)
     return convert.Source(

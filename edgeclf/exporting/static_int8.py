@@ -58,9 +58,11 @@ def quantized(
     if tuning is None or tuning.true is None:
         return found.model, _record(found), found.watched.doubts
     measure = _Drop(model, container, tuning.pixels, tuning.true, asked.threads)
-    if measure(found.model) > asked.max_drop_points and not asked.recover:
+    drop = measure(found.model)
+    if drop > asked.max_drop_points and not asked.recover:
         found = recover(model, container, calibration.pixels, tuning.pixels, target=target, **options)
-    if measure(found.model) <= asked.max_drop_points:
+        drop = measure(found.model)
+    if drop <= asked.max_drop_points:
         return found.model, _record(found), found.watched.doubts
     layers = found.watched.layers
     allowed = int(MAX_FLOAT * len(layers))
