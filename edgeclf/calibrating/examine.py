@@ -7,17 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgeclf.calibrating.ground import labels_of, read_ground
+from edgeclf.calibrating.ground import read_ground
 from edgeclf.exporting.request import CALIBRATION_IMAGES, TIMEOUT_S
-from edgeclf_calibration.doubts import image_doubts, range_doubts, range_stability
-from edgeclf_calibration.observe import anchored, observe
+from edgeclf_calibration.doubts import image_doubts
 from edgeclf_calibration.ranges import MinMax
 from edgeclf_calibration.selection import choose
+from edgeclf_calibration.static import watch
 from edgeclf_device.progress import Progress, no_progress
-
-_GREY = 127
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,26 +69,20 @@ def examine(
         UsageError, DataError, ModelError, DependencyError, SystemStateError: as ``read_ground`` and ``choose``.
     """
     ground = read_ground(run, bundle=bundle, data=data, timeout_s=timeout_s, progress=progress)
-    labels = labels_of(ground.pool, ground.labels)
+    labels = ground.pool.named(ground.labels)
     choice = choose(labels, ground.pool.digests, count=images, seed=seed)
     pixels = ground.pool.take(choice.indices)
-    fitted, grey, middle = MinMax(), MinMax(), (choice.count + 1) // 2
-    shown = anchored(pixels)
-    observe(ground.model, shown[:middle], fitted, threads=threads, progress=progress)
-    half = fitted.ranges()
-    observe(ground.model, shown[middle:], fitted, threads=threads, progress=progress)
-    observe(ground.model, anchored(np.full_like(pixels[:1], _GREY)), grey, threads=threads)
-    ranges = fitted.ranges()
+    watched = watch(ground.model, ground.container, pixels, threads=threads, progress=progress)
     return Examination(
         name=ground.name,
         method=choice.method,
         seed=choice.seed,
         images=choice.count,
         per_class=dict(choice.per_class),
-        estimator=fitted.name,
-        stability=range_stability(ranges, half).summary,
+        estimator=MinMax.name,
+        stability=watched.stability.summary,
         doubts=(
             *image_doubts(pixels, [labels[one] for one in choice.indices], known=Counter(labels)),
-            *range_doubts(ranges, half=half, synthetic=grey.ranges()),
+            *watched.doubts,
         ),
     )

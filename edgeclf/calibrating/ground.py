@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from edgeclf.data.dataset import SPLIT_NAMES
-from edgeclf.exporting import isolation
-from edgeclf.exporting.child import ENVIRONMENT
+from edgeclf.exporting.fp32 import fp32_of
 from edgeclf.exporting.given_images import halves, read_given
-from edgeclf.exporting.job import Job
-from edgeclf.exporting.preparation import job_of, yardstick_of
-from edgeclf.exporting.request import Request, require_packages
+from edgeclf.exporting.request import require_packages
 from edgeclf.exporting.run_subject import read_subject
 from edgeclf.exporting.subject import Images, Subject
 from edgeclf.training.run import items, read_run
@@ -83,7 +79,8 @@ def read_ground(
     subject = read_subject(run, progress=progress)
     pool, judging = _images(run, subject, data, progress)
     if bundle is None:
-        container, model = containers[0], _converted(subject, containers[0], timeout_s, progress)
+        container = containers[0]
+        model = fp32_of(subject, container, timeout_s=timeout_s, progress=progress)
     else:
         container, model = _exported(subject, bundle, containers)
     return Ground(
@@ -94,11 +91,6 @@ def read_ground(
         pool=pool,
         judging=judging,
     )
-
-
-def labels_of(images: Images, labels: Sequence[str]) -> list[str]:
-    """The label of each image; where they have none, one that is the same for all, as an export takes it."""
-    return [images.split] * len(images) if images.true is None else [labels[one] for one in images.true]
 
 
 def _images(run: Path, subject: Subject, data: Path | None, progress: Progress) -> tuple[Images, Images]:
@@ -126,20 +118,6 @@ def _judging(run: Path, pool: Images) -> Images:
         digests=tuple(everything[row].digest for row in rows),
         split=JUDGES,
     )
-
-
-def _converted(subject: Subject, container: Container, timeout_s: float, progress: Progress) -> bytes:
-    asked = Request(formats=(container,), schemes=("fp32",))
-    with tempfile.TemporaryDirectory(prefix="edgeclf-") as folder:
-        work = Path(folder)
-        path = work / "job.json"
-        path.write_text(job_of(subject, asked, None, work).to_json(), encoding="utf-8")
-        with isolation.child(
-            "edgeclf.exporting.child", str(path), task="the converter", timeout_s=timeout_s, environment=ENVIRONMENT
-        ) as lines:
-            yardstick_of(subject, lines, progress)  # checks that the model is the one that was trained
-            (answer,) = progress(lines, "Converting", 1)
-        return Job.path_of(work, answer["converted"]).read_bytes()
 
 
 def _exported(subject: Subject, folder: Path, containers: Sequence[Container]) -> tuple[Container, bytes]:

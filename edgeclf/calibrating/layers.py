@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeclf.calibrating.ground import labels_of, read_ground
+from edgeclf.calibrating.ground import read_ground
 from edgeclf.exporting.request import CALIBRATION_IMAGES, FORMATS, TIMEOUT_S
 from edgeclf_calibration.ranges import MinMax
 from edgeclf_calibration.selection import choose
@@ -121,7 +121,7 @@ def layer_errors(
         run, bundle=bundle, data=data, containers=_containers(container), timeout_s=timeout_s, progress=progress
     )
     calibration, measured = (
-        part.take(choose(labels_of(part, ground.labels), part.digests, count=count, seed=0).indices)
+        part.take(choose(part.named(ground.labels), part.digests, count=count, seed=0).indices)
         for part, count in ((ground.pool, CALIBRATION_IMAGES), (ground.judging, images))
     )
     watched = watch(ground.model, ground.container, calibration, threads=threads, progress=progress)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from edgeclf.calibrating.ground import Ground, read_ground
 from edgeclf.calibrating.outcome import CHOSEN, Study, Trial
-from edgeclf.calibrating.traces import Traces, trace
 from edgeclf.exporting.measure import run_images
+from edgeclf.exporting.pool import drawn, traces_of
 from edgeclf.exporting.request import TIMEOUT_S
 from edgeclf.exporting.subject import Images
 from edgeclf.exporting.tensors import tensors_of
@@ -28,7 +28,8 @@ from edgeclf_calibration.estimators import ESTIMATORS
 from edgeclf_calibration.observe import anchored, observe
 from edgeclf_calibration.onnx_int8 import quantize_onnx
 from edgeclf_calibration.ranges import MinMax, MovingAverage, Range
-from edgeclf_calibration.selection import METHODS, Selection, choose
+from edgeclf_calibration.selection import LOOKING, METHODS, Selection, choose
+from edgeclf_calibration.traces import Traces, trace
 from edgeclf_device.errors import UsageError
 from edgeclf_device.progress import Progress, no_progress
 
@@ -37,17 +38,8 @@ SEEDS = (0, 1, 2)
 DEFAULT_METHODS = ("stratified", *(method for method in METHODS if method != "stratified"))
 """The export's own comes first: of equals it is recommended."""
 
-POOL_IMAGES = 2048
-"""Of a larger training split this many are drawn at random: what is kept of them fits into 300 MB."""
-
-LOOKING = frozenset({"k-center", "extreme"})
-"""Methods that must run the network over every image they choose from, and that no seed changes."""
-
 FROM_ENDS = frozenset({MinMax.name, MovingAverage.name})
 """Estimators that see of each tensor only how far it reaches in each image."""
-
-_CHUNK_IMAGES = 128
-"""Of the pool in memory at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,14 +92,10 @@ def study(
     _check(DEFAULT_METHODS if methods is None else methods, sizes, seeds, estimator)
     begin = time.monotonic()
     ground = read_ground(run, bundle=bundle, data=data, timeout_s=timeout_s, progress=progress)
-    ground = replace(ground, pool=_drawn(ground.pool))
+    ground = replace(ground, pool=drawn(ground.pool))
     methods = _possible(methods, ground.pool)
-    starts = range(0, len(ground.pool), _CHUNK_IMAGES)
-    traces = trace(
-        ground.model,
-        _chunks(ground.pool, progress(starts, "Observing the images to choose from", len(starts))),
-        with_embeddings="k-center" in methods,
-        threads=threads,
+    traces = traces_of(
+        ground.model, ground.pool, with_embeddings="k-center" in methods, threads=threads, progress=progress
     )
     choices = list(_choices(ground, traces, methods, sizes, seeds))
     tensors = tensors_of(ground.model, "onnx", "fp32")
@@ -161,19 +149,11 @@ def _possible(methods: Sequence[str] | None, pool: Images) -> Sequence[str]:
     return methods
 
 
-def _drawn(pool: Images) -> Images:
-    return pool.part(sorted(choose(None, pool.digests, count=POOL_IMAGES, seed=0, method="random").indices))
-
-
-def _chunks(pool: Images, starts: Iterator[int]) -> Iterator[NDArray[np.uint8]]:
-    return (pool.take(range(start, min(start + _CHUNK_IMAGES, len(pool)))) for start in starts)
-
-
 def _choices(
     ground: Ground, traces: Traces, methods: Sequence[str], sizes: Sequence[int], seeds: Sequence[int]
 ) -> Iterator[Selection]:
     pool = ground.pool
-    labels = None if pool.true is None else [ground.labels[one] for one in pool.true]
+    labels = None if pool.true is None else pool.named(ground.labels)
     for method in methods:
         for size in sorted({min(size, len(pool)) for size in sizes}):
             for seed in seeds[:1] if method in LOOKING else seeds:

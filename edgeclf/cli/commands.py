@@ -129,6 +129,12 @@ def export(
     max_drop: Annotated[float, typer.Option(help="Refuse an artifact that loses more points of accuracy.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the choice of calibration images.")] = 0,
     calibration_images: Annotated[int, typer.Option(min=1, help="How many images to calibrate with.")] = 200,
+    calibration_method: Annotated[
+        str, typer.Option(help="How they are chosen: stratified, random, k-center or extreme.")
+    ] = "stratified",
+    estimator: Annotated[
+        str | None, typer.Option(help="Of w8a8: min-max (default), moving-average, percentile, entropy or mse.")
+    ] = None,
     c_header: Annotated[
         bool, typer.Option("--c-header", help="Write NAME-w8a8.h too, for TensorFlow Lite Micro.")
     ] = False,
@@ -147,7 +153,6 @@ def export(
     from edgeclf.exporting.export import export as export_run
     from edgeclf.exporting.file_subject import export_file, is_model
     from edgeclf.exporting.measure import ungated
-    from edgeclf.exporting.request import DEFAULT_SCHEMES, FORMATS
     from edgeclf.report.measured import measured
     from edgeclf.report.report import write_report
     from edgeclf.training.run import read_run
@@ -155,10 +160,13 @@ def export(
 
     options: dict[str, Any] = {
         "calibration": calibration,
-        "schemes": tuple(scheme or DEFAULT_SCHEMES),
+        "formats": format_,
+        "schemes": scheme,
         "max_drop": max_drop,
         "seed": seed,
         "calibration_images": calibration_images,
+        "calibration_method": calibration_method,
+        **({} if estimator is None else {"estimator": estimator}),
         "c_header": c_header,
         "recover": recover,
         "target": target,
@@ -168,16 +176,14 @@ def export(
     opened = None
     with Bars() as progress:
         if labels and preprocess:
-            made = export_file(
-                *(run, out), labels=labels, preprocess=preprocess, formats=format_, progress=progress, **options
-            )
+            made = export_file(run, out, labels=labels, preprocess=preprocess, progress=progress, **options)
         elif labels or preprocess or is_model(run):
             raise UsageError(
                 f"A model of yours needs --labels and --preprocess, and a run neither, but {run} was given with "
                 f"{_names(labels=labels, preprocess=preprocess)}; add what is missing, or leave both out for a run."
             )
         else:
-            made = export_run(run, out, formats=tuple(format_ or FORMATS), progress=progress, **options)
+            made = export_run(run, out, progress=progress, **options)
             opened = read_run(run)
         rows, latency = measured(opened, made, progress=progress)
     artifact_table(rows, latency)

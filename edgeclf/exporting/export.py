@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf.exporting import isolation
 from edgeclf.exporting.c_header import c_header as c_header_of
+from edgeclf.exporting.calibration import Calibration, choose_calibration
 from edgeclf.exporting.child import ENVIRONMENT
 from edgeclf.exporting.job import Job
 from edgeclf.exporting.measure import certify, golden_of, require_within, run_images
-from edgeclf.exporting.preparation import Calibration, Yardstick, choose_calibration, job_of, yardstick_of
+from edgeclf.exporting.preparation import Yardstick, job_of, yardstick_of
 from edgeclf.exporting.request import (
-    CALIBRATION_IMAGES,
-    DEFAULT_SCHEMES,
-    FORMATS,
-    MAX_DROP_POINTS,
     STATIC,
-    TIMEOUT_S,
+    Options,
     Request,
     conversion_of,
     request,
@@ -39,7 +36,6 @@ from edgeclf.exporting.tensors import tensors_of
 from edgeclf.exporting.tflite_metadata import with_metadata
 from edgeclf_calibration.onnx_batch import dynamic_batch as batched
 from edgeclf_calibration.onnx_weights import half_precision, quantize_weights
-from edgeclf_calibration.targets import target_named
 from edgeclf_device.artifact import write_artifact
 from edgeclf_device.atomic import atomic_folder, require_empty, write_text
 from edgeclf_device.bundle import Bundle, read_bundle, write_bundle_index
@@ -94,21 +90,11 @@ def export(
     out: Path,
     *,
     calibration: Path | None = None,
-    formats: Sequence[str] = FORMATS,
-    schemes: Sequence[str] = DEFAULT_SCHEMES,
-    calibration_images: int = CALIBRATION_IMAGES,
-    max_drop: float = MAX_DROP_POINTS,
-    seed: int = 0,
-    threads: int = 2,
-    timeout_s: float = TIMEOUT_S,
-    c_header: bool = False,
-    recover: bool = False,
-    target: str | None = None,
-    dynamic_batch: bool = False,
     tell: Tell = silent,
     progress: Progress = no_progress,
+    **options: Unpack[Options],
 ) -> Bundle:
-    """Make every combination of ``formats`` and ``schemes`` from a run, measure and verify each, and write a bundle.
+    """Make every combination of formats and schemes from a run, measure and verify each, and write a bundle.
 
     Two exports of one run give identical artifacts. ``out`` appears whole, at the end, or not at all.
 
@@ -121,47 +107,22 @@ def export(
         run: folder of a training.
         out: folder of the bundle; new or empty.
         calibration: a folder of images or a listing to calibrate with, not with the run's training split.
-        formats: ``tflite``, ``onnx``.
-        schemes: ``fp32``, ``fp16``, ``w8a32``, ``w8a8``, ``w8a16`` (.tflite alone).
-        calibration_images: how many images calibrate w8a8 and w8a16; all where there are fewer.
-        max_drop: points of accuracy that an artifact may lose against the Keras model.
-        seed: of the choice of the calibration images.
-        threads: how many to measure with.
-        timeout_s: how long the conversion may take.
-        c_header: write NAME-w8a8.h beside NAME-w8a8.tflite, for TensorFlow Lite Micro.
-        recover: try every way of quantizing to w8a8 and keep what answers most like the float model on images that
-            neither calibrate nor judge. Without it that happens where the plain way loses more than ``max_drop`` on
-            such images, and layers are left in float where no way keeps to it.
-        target: what w8a8 .onnx artifacts are to run on: see ``edgeclf_calibration.TARGETS``; None: x86-64 with VNNI.
-        dynamic_batch: let .onnx artifacts take any number of images at once; the runtime still gives them one.
         tell: is given each sentence that speaks against the calibration, and what was done beyond the plain way.
         progress: shows conversion, observation, measurement and verification.
+        options: what to make, and how.
 
     Returns:
         the bundle as written.
 
     Raises:
-        UsageError: an unknown format or scheme, or one that lacks images or its format; a header without w8a8 .tflite;
-            ``out`` is not empty.
+        UsageError: an option that can't be, or does not go with another; images are lacking; ``out`` is not empty.
         DataError: the images are not where they were, have changed, can't be read or are too few.
         ModelError: the run is damaged or inconsistent, or a converter refuses the model.
         DependencyError: TensorFlow, a converter or an engine is not installed.
         SystemStateError: the disk is full, or the converter crashed, was killed or took too long.
         GateError: an artifact loses more than ``max_drop``.
     """
-    asked = request(
-        formats,
-        schemes,
-        calibration_images=calibration_images,
-        max_drop_points=max_drop,
-        seed=seed,
-        threads=threads,
-        timeout_s=timeout_s,
-        c_header=c_header,
-        recover=recover,
-        target=None if target is None else target_named(target),
-        dynamic_batch=dynamic_batch,
-    )
+    asked = request(**options)
     require_empty(out)
     require_packages(asked.formats)
     subject = read_subject(run, calibration=calibration, progress=progress)
@@ -172,7 +133,7 @@ def export_subject(
     subject: Subject, out: Path, asked: Request, *, tell: Tell = silent, progress: Progress = no_progress
 ) -> Bundle:
     """As ``export``, for a model and images that are at hand."""
-    calibration = choose_calibration(subject, asked) if asked.calibrated else None
+    calibration = choose_calibration(subject, asked, progress) if asked.calibrated else None
     for doubt in () if calibration is None else calibration.doubts:
         tell(doubt)
     with atomic_folder(out) as folder:
@@ -195,7 +156,8 @@ def export_subject(
 
 def _artifacts(task: _Task) -> Generator[_Artifact]:
     """Each artifact, measured while the child converts the next."""
-    job = job_of(task.subject, task.asked, task.calibration, task.work)
+    calibrating = None if task.calibration is None else task.calibration.pixels
+    job = job_of(task.subject, task.asked, calibrating, task.work)
     path = task.work / "job.json"
     path.write_text(job.to_json(), encoding="utf-8")
     with isolation.child(

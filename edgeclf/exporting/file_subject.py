@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Unpack
 
 from edgeclf.exporting.convention import KINDS, Kind
 from edgeclf.exporting.export import Tell, export_subject, silent
@@ -14,10 +14,7 @@ from edgeclf.exporting.given_images import halves, read_given
 from edgeclf.exporting.labels_file import read_labels
 from edgeclf.exporting.preprocess_file import read_preprocess
 from edgeclf.exporting.request import (
-    CALIBRATION_IMAGES,
-    DEFAULT_SCHEMES,
-    MAX_DROP_POINTS,
-    TIMEOUT_S,
+    Options,
     formats_of,
     request,
     require_convertible,
@@ -25,7 +22,6 @@ from edgeclf.exporting.request import (
 )
 from edgeclf.exporting.subject import Images, Subject
 from edgeclf.exporting.untrusted import check_keras_file, check_saved_model, read_bytes
-from edgeclf_calibration.targets import target_named
 from edgeclf_device.atomic import require_empty
 from edgeclf_device.bundle import Bundle
 from edgeclf_device.errors import UsageError
@@ -39,19 +35,9 @@ def export_file(
     labels: Path,
     preprocess: Path,
     calibration: Path | None = None,
-    formats: Sequence[str] | None = None,
-    schemes: Sequence[str] = DEFAULT_SCHEMES,
-    calibration_images: int = CALIBRATION_IMAGES,
-    max_drop: float = MAX_DROP_POINTS,
-    seed: int = 0,
-    threads: int = 2,
-    timeout_s: float = TIMEOUT_S,
-    c_header: bool = False,
-    recover: bool = False,
-    target: str | None = None,
-    dynamic_batch: bool = False,
     tell: Tell = silent,
     progress: Progress = no_progress,
+    **options: Unpack[Options],
 ) -> Bundle:
     """As ``edgeclf.exporting.export.export``, from a model that was trained elsewhere.
 
@@ -64,9 +50,7 @@ def export_file(
         labels: a file with one label a line, of the model's outputs in their order.
         preprocess: a TOML file; see ``edgeclf.exporting.preprocess_file``.
         calibration: a folder of images or a listing, to calibrate with one half and judge by the other.
-        formats: ``tflite``, ``onnx``; None: all that can be made of ``model``, both of Keras', else its own.
-        schemes, calibration_images, max_drop, seed, threads, timeout_s: as for a run.
-        c_header, recover, target, dynamic_batch, tell, progress: likewise.
+        tell, progress, options: as for a run; of a .tflite or .onnx file only its own format can be made.
 
     Returns:
         the bundle as written.
@@ -78,19 +62,7 @@ def export_file(
         DependencyError, SystemStateError, GateError: as for a run.
     """
     kind = kind_of(model)
-    asked = request(
-        formats_of(kind) if formats is None else formats,
-        schemes,
-        calibration_images=calibration_images,
-        max_drop_points=max_drop,
-        seed=seed,
-        threads=threads,
-        timeout_s=timeout_s,
-        c_header=c_header,
-        recover=recover,
-        target=None if target is None else target_named(target),
-        dynamic_batch=dynamic_batch,
-    )
+    asked = request(formats_of(kind), **options)
     require_convertible(asked, kind)
     require_empty(out)
     require_packages(asked.formats, kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,40 +15,10 @@ from edgeclf.exporting.job import Job, Loaded
 from edgeclf.exporting.measure import choose_golden_seed, require_same_model
 from edgeclf.exporting.request import Request
 from edgeclf.exporting.subject import Images, Subject
-from edgeclf_calibration import bias_correction
-from edgeclf_calibration.doubts import image_doubts
-from edgeclf_calibration.observe import anchored
-from edgeclf_calibration.ranges import MinMax
-from edgeclf_calibration.selection import choose
-from edgeclf_device.errors import UsageError
 from edgeclf_device.progress import Progress
 
 _GOLDEN_SEEDS = tuple(range(16))
 _PROBE_IMAGES = 8
-
-
-TUNING_IMAGES = 400
-"""At most; each way of quantizing runs on all of them."""
-
-MIN_TUNING_IMAGES = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """Images that choose between ways of quantizing: uint8 (M, H, W, C), and class indices (M,) where there are any."""
-
-    pixels: NDArray[np.uint8]
-    true: NDArray[np.int64] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """The images that calibrate static schemes, anchored, the record of their choice, and what speaks against it."""
-
-    pixels: NDArray[np.uint8]
-    record: dict[str, Any]
-    tuning: Tuning | None
-    doubts: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,52 +29,12 @@ class Yardstick:
     golden_seed: int
 
 
-def choose_calibration(subject: Subject, asked: Request) -> Calibration:
-    """Choose the images that calibrate the static schemes.
-
-    Raises:
-        UsageError: the subject has none.
-    """
-    images = subject.calibration
-    if images is None:
-        raise UsageError(
-            f"{' and '.join(asked.calibrated)} must be calibrated with images, but {subject.name} has none; "
-            "name a folder with --calibration, or ask for other schemes, such as --scheme fp32."
-        )
-    labels = [images.split] * len(images) if images.true is None else [subject.labels[one] for one in images.true]
-    count = asked.calibration_images
-    if asked.recover and subject.tuning is None:
-        count = min(count, len(images) * 4 // 5)
-    selection = choose(labels, images.digests, count=count, seed=asked.seed)
-    pixels = images.take(selection.indices)
-    chosen = None if images.true is None else [labels[place] for place in selection.indices]
-    record = selection.to_json(estimator=MinMax.name)
-    return Calibration(
-        pixels=anchored(pixels),
-        record={**record, "source": images.split, "recovery": [bias_correction.NAME]},
-        tuning=_tuning(subject, images, set(selection.digests), asked.seed),
-        doubts=image_doubts(pixels, chosen, known=Counter(labels)),
-    )
-
-
-def _tuning(subject: Subject, images: Images, calibrating: set[str], seed: int) -> Tuning | None:
-    """The subject's images to tune by, or some of those that do not calibrate; None where that leaves too few."""
-    left = subject.tuning
-    if left is None:
-        left = images.part([place for place, digest in enumerate(images.digests) if digest not in calibrating])
-    if len(left) < MIN_TUNING_IMAGES:
-        return None
-    labels = [left.split] * len(left) if left.true is None else [subject.labels[one] for one in left.true]
-    places = choose(labels, left.digests, count=TUNING_IMAGES, seed=seed).indices
-    return Tuning(pixels=left.take(places), true=None if left.true is None else left.true[list(places)])
-
-
-def job_of(subject: Subject, asked: Request, calibration: Calibration | None, work: Path) -> Job:
+def job_of(subject: Subject, asked: Request, calibrating: NDArray[np.uint8] | None, work: Path) -> Job:
     """What the child has to do in the folder ``work``; its input files are written there."""
     folder = work.absolute()
     pixels, probe, judging = (folder / f"{name}.npy" for name in ("calibration", "probe", "judging"))
-    if calibration is not None:
-        np.save(pixels, calibration.pixels)
+    if calibrating is not None:
+        np.save(pixels, calibrating)
     if subject.judging is not None and subject.reference is not None:
         np.save(probe, subject.judging.take(range(min(_PROBE_IMAGES, len(subject.judging)))))
     elif subject.judging is not None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, cast, get_args
+from typing import Any, TypedDict, Unpack, cast, get_args
 
 from edgeclf.exporting.convention import Kind
-from edgeclf_calibration.targets import Target
+from edgeclf_calibration.estimators import ESTIMATORS
+from edgeclf_calibration.ranges import MinMax
+from edgeclf_calibration.selection import DEFAULT_METHOD, METHODS
+from edgeclf_calibration.targets import Target, target_named
 from edgeclf_device.engines import ENGINES_OF, installed
 from edgeclf_device.errors import DependencyError, UsageError
 from edgeclf_device.manifest import Container, Scheme
@@ -26,13 +29,51 @@ MAX_DROP_POINTS = 1.0
 TIMEOUT_S = 1800.0
 
 
+class Options(TypedDict, total=False):
+    """What can be chosen of an export, by name; what is left out has the default that ``Request`` shows.
+
+    Attributes:
+        formats: ``tflite``, ``onnx``; default: all that can be made of the model.
+        schemes: ``fp32``, ``fp16``, ``w8a32``, ``w8a8``, ``w8a16`` (.tflite alone).
+        calibration_images: how many images calibrate w8a8 and w8a16; all where there are fewer.
+        calibration_method: how they are chosen; see ``edgeclf_calibration.choose``.
+        estimator: of the ranges of w8a8; see ``edgeclf_calibration.ESTIMATORS``.
+        max_drop: points of accuracy that an artifact may lose against the original model.
+        seed: of the choice of the calibration images.
+        threads: how many to measure with.
+        timeout_s: how long the conversion may take.
+        c_header: write NAME-w8a8.h beside NAME-w8a8.tflite, for TensorFlow Lite Micro.
+        recover: try every way of quantizing to w8a8 and keep what answers most like the float model on images that
+            neither calibrate nor judge. Without it that happens where the plain way loses more than ``max_drop`` on
+            such images, and layers are left in float where no way keeps to it.
+        target: what w8a8 .onnx artifacts are to run on: see ``edgeclf_calibration.TARGETS``; default: x86-64 with VNNI.
+        dynamic_batch: let .onnx artifacts take any number of images at once; the runtime still gives them one.
+    """
+
+    formats: Sequence[str] | None
+    schemes: Sequence[str] | None
+    calibration_images: int
+    calibration_method: str
+    estimator: str
+    max_drop: float
+    seed: int
+    threads: int
+    timeout_s: float
+    c_header: bool
+    recover: bool
+    target: str | None
+    dynamic_batch: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked for; see ``edgeclf.exporting.export``."""
+    """What was asked for; see ``Options``."""
 
     formats: tuple[Container, ...] = FORMATS
     schemes: tuple[Scheme, ...] = DEFAULT_SCHEMES
     calibration_images: int = CALIBRATION_IMAGES
+    calibration_method: str = DEFAULT_METHOD
+    estimator: str = MinMax.name
     max_drop_points: float = MAX_DROP_POINTS
     seed: int = 0
     threads: int = 2
@@ -69,19 +110,31 @@ def conversion_of(name: str) -> tuple[Container, Scheme]:
     return cast("tuple[Container, Scheme]", (container, scheme))
 
 
-def request(formats: Sequence[str], schemes: Sequence[str], **options: Any) -> Request:
-    """A request with ``formats`` and ``schemes`` checked, ordered and without repetitions.
+def request(makeable: Sequence[Container] = FORMATS, **options: Unpack[Options]) -> Request:
+    """A request with formats and schemes checked, ordered and without repetitions.
+
+    Args:
+        makeable: the formats where none are named.
+        options: what was asked for.
 
     Raises:
-        UsageError: an unknown format or scheme, or none; a scheme that a format lacks; fewer than one thread or
-            calibration image; a negative drop; a header without w8a8 .tflite; a target or
-            dynamic batch without .onnx.
+        UsageError: an unknown format, scheme, estimator, method or target, or none; a scheme that a format lacks; fewer
+            than one thread or calibration image; a negative drop; a header without w8a8 .tflite; a target or dynamic
+            batch without .onnx; an estimator without w8a8, or with every way of recovery.
     """
+    given: dict[str, Any] = dict(options)
+    formats, schemes = given.pop("formats", None), given.pop("schemes", None)
+    if "max_drop" in given:
+        given["max_drop_points"] = given.pop("max_drop")
+    if given.get("target") is not None:
+        given["target"] = target_named(given["target"])
     made = Request(
-        formats=cast("tuple[Container, ...]", _among("format", formats, FORMATS)),
-        schemes=cast("tuple[Scheme, ...]", _among("scheme", schemes, SCHEMES)),
-        **options,
+        formats=cast("tuple[Container, ...]", _among("format", makeable if formats is None else formats, FORMATS)),
+        schemes=cast("tuple[Scheme, ...]", _among("scheme", DEFAULT_SCHEMES if schemes is None else schemes, SCHEMES)),
+        **given,
     )
+    _among("method", [made.calibration_method], METHODS)
+    _among("estimator", [made.estimator], tuple(ESTIMATORS))
     for name in ("threads", "calibration_images"):
         if getattr(made, name) < 1:
             raise UsageError(f"{name} must be at least 1, but it is {getattr(made, name)}.")
@@ -96,6 +149,11 @@ def request(formats: Sequence[str], schemes: Sequence[str], **options: Any) -> R
         raise UsageError(
             "A target and a dynamic batch are choices of .onnx artifacts, but only .tflite was asked for: that runs on "
             "every target, one image at a time; leave the option out, or add format onnx."
+        )
+    if "estimator" in given and ("w8a8" not in made.schemes or made.recover):
+        raise UsageError(
+            "An estimator is chosen for w8a8, and --recover tries several, but it was given with "
+            f"{'--recover' if made.recover else ', '.join(made.schemes)}; leave it out."
         )
     if made.c_header and not ("tflite" in made.formats and "w8a8" in made.schemes):
         raise UsageError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclf.exporting.preparation import Calibration
+from edgeclf.exporting.calibration import Calibration
 from edgeclf.exporting.request import Request
 from edgeclf_calibration.answers import scores_of
 from edgeclf_calibration.mixed_precision import int8_share
@@ -54,7 +54,7 @@ def quantized(
     if asked.recover and tuning is not None:
         found = recover(model, container, calibration.pixels, tuning.pixels, target=target, **options)
     else:
-        found = plain(model, container, calibration.pixels, target=target, **options)
+        found = plain(model, container, calibration.pixels, estimator=asked.estimator, target=target, **options)
     if tuning is None or tuning.true is None:
         return found.model, _record(found), found.watched.doubts
     measure = _Drop(model, container, tuning.pixels, tuning.true, asked.threads)

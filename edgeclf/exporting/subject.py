@@ -43,6 +43,10 @@ class Images:
         """The images at ``places``, uint8 (len(places), H, W, C)."""
         return np.asarray(self.pixels[self.rows[list(places)]])
 
+    def named(self, labels: Sequence[str]) -> list[str]:
+        """The label of each image; where they have none, one that is the same for all."""
+        return [self.split] * len(self) if self.true is None else [labels[one] for one in self.true]
+
     def part(self, places: Sequence[int], *, split: str | None = None) -> Images:
         """The images at ``places`` alone, under another name where ``split`` is given."""
         return Images(

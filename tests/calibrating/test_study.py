@@ -19,7 +19,7 @@ from edgeclf.calibrating.ground import Ground
 from edgeclf.calibrating.outcome import Study, Trial
 from edgeclf.calibrating.study import study
 from edgeclf.calibrating.study_plot import write_plot
-from edgeclf.calibrating.traces import trace
+from edgeclf.exporting import pool
 from edgeclf.exporting.measure import run_images
 from edgeclf.exporting.subject import Images
 from edgeclf.exporting.tensors import tensors_of
@@ -36,6 +36,7 @@ from edgeclf_calibration import (
 )
 from edgeclf_calibration.onnx_int8 import optimised
 from edgeclf_calibration.selection import METHODS, choose
+from edgeclf_calibration.traces import trace
 from edgeclf_device.errors import ModelError, UsageError
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "calibration-study.md"
@@ -210,7 +211,7 @@ def test_an_estimator_that_needs_every_value_is_shown_them_again(on_the_ground, 
 
 
 def test_a_larger_pool_is_drawn_from(ground, on_the_ground, monkeypatch):
-    monkeypatch.setattr(study_module, "POOL_IMAGES", 10)
+    monkeypatch.setattr(pool, "POOL_IMAGES", 10)
     assert on_the_ground(sizes=[8], seeds=[0]).pool_images == 10
 
 
@@ -230,7 +231,7 @@ def test_what_can_not_be_tried_is_refused_before_anything_is_read(options, word)
 
 
 def test_k_center_is_refused_by_name_where_a_network_has_no_dense_layer(ground):
-    with pytest.raises(ModelError, match=r"k-center.*--method"):
+    with pytest.raises(ModelError, match=r"k-center .*choose by another method"):
         trace(network(dense=False), chunks(ground.pool), with_embeddings=True, threads=1)
 
 

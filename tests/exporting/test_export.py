@@ -174,7 +174,11 @@ def test_a_drop_beyond_the_gate_writes_nothing(subject, tmp_path):
     spoilt[subject.judging.rows[8:]] = 255 - spoilt[subject.judging.rows[8:]] // 255
     judging = dataclasses.replace(subject.judging, pixels=spoilt)
     with pytest.raises(GateError, match=r"klein-fp32\.tflite .*beyond the gate"):
-        export_subject(dataclasses.replace(subject, judging=judging), tmp_path / "out", request(["tflite"], ["fp32"]))
+        export_subject(
+            dataclasses.replace(subject, judging=judging),
+            tmp_path / "out",
+            request(formats=["tflite"], schemes=["fp32"]),
+        )
     assert entries(tmp_path) == []
 
 

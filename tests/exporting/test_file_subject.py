@@ -251,6 +251,21 @@ def test_every_other_scheme_of_onnx_is_made_and_every_other_of_tflite_refused_wi
     assert not (tmp_path / "x").exists()
 
 
+def test_calibration_images_are_chosen_by_what_the_network_shows_of_them(files, out, tmp_path):
+    onnx.save(float_onnx(), tmp_path / "net.onnx")
+    files["preprocess"].write_text(PREPROCESS + 'scale = 0.01\noffset = -1\noutputs = "logits"\n')
+    asked = {"calibration": tmp_path / "photos", "schemes": ["w8a8"], "calibration_images": 8, "estimator": "mse"}
+    made = export_file(tmp_path / "net.onnx", out, **files, **asked, calibration_method="extreme")
+    record = read_artifact(made.path(made.artifacts[0])).manifest.calibration
+    assert (record["method"], record["estimator"], len(record["digests"])) == ("extreme", "mse", 8)
+    plain = export_file(tmp_path / "net.onnx", tmp_path / "plain", **files, **asked)
+    other = read_artifact(plain.path(plain.artifacts[0])).manifest.calibration
+    assert (other["method"], set(other["digests"]) == set(record["digests"])) == ("stratified", False)
+    (tmp_path / "net.tflite").write_bytes(float_tflite())
+    with pytest.raises(UsageError, match=r"looks at the network as \.onnx, but net\.tflite"):
+        export_file(tmp_path / "net.tflite", tmp_path / "x", **files, **asked, calibration_method="extreme")
+
+
 @pytest.mark.parametrize("name", ["net.tflite", "net.onnx"])
 def test_another_number_of_labels_than_outputs_is_refused_with_both_numbers(name, files, out, tmp_path):
     model = tmp_path / name

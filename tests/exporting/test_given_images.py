@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from edgeclf.exporting import run_subject
+from edgeclf.exporting.calibration import choose_calibration
 from edgeclf.exporting.export import export
 from edgeclf.exporting.given_images import halves, read_given
-from edgeclf.exporting.preparation import choose_calibration
 from edgeclf.exporting.request import request
 from edgeclf.exporting.run_subject import read_subject
 from edgeclf.training.run import read_run
@@ -83,7 +83,7 @@ def test_pictures_that_judge_the_run_never_calibrate_it(run_folder, images):
     own, given = read_subject(run_folder), read_subject(run_folder, calibration=images)
     assert set(given.calibration.digests) == set(own.calibration.digests) | set(read_val(run_folder))
     assert (own.calibration.split, given.calibration.split) == ("train", "given")
-    assert choose_calibration(given, request(["onnx"], ["w8a8"])).record["source"] == "given"
+    assert choose_calibration(given, request(formats=["onnx"], schemes=["w8a8"])).record["source"] == "given"
     assert given.judging.digests == own.judging.digests
 
 

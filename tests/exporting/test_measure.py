@@ -153,17 +153,21 @@ def test_scores_of_another_model_are_refused():
         ([], ["fp32"], {}, "none was named"),
         (["onnx"], ["fp32"], {"threads": 0}, "threads must be at least 1"),
         (["onnx"], ["fp32"], {"calibration_images": 0}, "calibration_images must be at least 1"),
-        (["onnx"], ["fp32"], {"max_drop_points": -1.0}, "max_drop"),
-        (["onnx"], ["fp32"], {"max_drop_points": float("nan")}, "max_drop"),
+        (["onnx"], ["fp32"], {"max_drop": -1.0}, "max_drop"),
+        (["onnx"], ["fp32"], {"max_drop": float("nan")}, "max_drop"),
+        (["onnx"], ["w8a8"], {"calibration_method": "nearest"}, "one of random, stratified, k-center, extreme"),
+        (["onnx"], ["w8a8"], {"estimator": "median"}, "one of min-max, .*but median"),
+        (["onnx"], ["fp32"], {"estimator": "mse"}, "chosen for w8a8, .*with fp32"),
+        (["onnx"], ["w8a8"], {"estimator": "mse", "recover": True}, "with --recover"),
     ],
 )
 def test_a_request_that_can_not_be_met_is_refused(formats, schemes, options, message):
     with pytest.raises(UsageError, match=message):
-        request(formats, schemes, **options)
+        request(formats=formats, schemes=schemes, **options)
 
 
 def test_a_request_has_no_repetitions_and_one_order():
-    asked = request(["onnx", "tflite", "onnx"], ["w8a8", "fp32"])
+    asked = request(formats=["onnx", "tflite", "onnx"], schemes=["w8a8", "fp32"])
     assert (asked.formats, asked.schemes) == (("tflite", "onnx"), ("fp32", "w8a8"))
     assert asked.conversions == ("tflite-fp32", "onnx-fp32")
-    assert request(["onnx"], ["w8a8"]).conversions == ("onnx-fp32",)
+    assert request(formats=["onnx"], schemes=["w8a8"]).conversions == ("onnx-fp32",)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeclf.exporting.preparation import Calibration, Tuning
+from edgeclf.exporting.calibration import Calibration, Tuning
 from edgeclf.exporting.request import request
 from edgeclf.exporting.static_int8 import beyond_plain, quantized
 from edgeclf_calibration.answers import scores_of
@@ -67,7 +67,11 @@ def spoilt(model: bytes) -> bytes:
 def test_the_plain_way_is_all_where_it_keeps_to_the_gate(container):
     model = (MODELS / f"fp32.{container}").read_bytes()
     content, made, _ = quantized(
-        model, container, calibration(model, container), request([container], ["w8a8"], max_drop_points=50), no_progress
+        model,
+        container,
+        calibration(model, container),
+        request(formats=[container], schemes=["w8a8"], max_drop=50),
+        no_progress,
     )
     expected = {"estimator": "min-max", "recovery": ["bias-correction"]}
     assert made == expected | ({"target": "x86-vnni"} if container == "onnx" else {})
@@ -79,7 +83,7 @@ def test_the_plain_way_is_all_where_it_keeps_to_the_gate(container):
 @pytest.mark.parametrize("container", ["tflite", "onnx"])
 def test_recovery_keeps_the_way_that_comes_nearest(container):
     model = (MODELS / f"fp32.{container}").read_bytes()
-    asked = request([container], ["w8a8"], max_drop_points=100, recover=True)
+    asked = request(formats=[container], schemes=["w8a8"], max_drop=100, recover=True)
     given = calibration(model, container, labelled=False)
     content, made, _ = quantized(model, container, given, asked, no_progress)
     assert len(made["attempts"]) == 7
@@ -95,7 +99,9 @@ def test_recovery_keeps_the_way_that_comes_nearest(container):
 def test_a_layer_that_int8_breaks_stays_in_float_and_is_named():
     model = spoilt((MODELS / "fp32.tflite").read_bytes())
     given = calibration(model, "tflite")
-    content, made, _ = quantized(model, "tflite", given, request(["tflite"], ["w8a8"], max_drop_points=4), no_progress)
+    content, made, _ = quantized(
+        model, "tflite", given, request(formats=["tflite"], schemes=["w8a8"], max_drop=4), no_progress
+    )
     (kept,) = made["in_float"]
     dense = next(step for step in operators(read_file(model)) if step.kind == "FULLY_CONNECTED")
     assert kept == dense.outputs[0].name
@@ -114,12 +120,12 @@ def test_where_half_of_the_layers_in_float_do_not_help_the_gate_names_them():
     # Calibrated in the dark, every range is wrong.
     wrong = dataclasses.replace(given, pixels=np.zeros_like(given.pixels), tuning=calibration(broken, "tflite").tuning)
     with pytest.raises(GateError, match=r"layers in float it still loses .* the worst first: "):
-        quantized(broken, "tflite", wrong, request(["tflite"], ["w8a8"], max_drop_points=0), no_progress)
+        quantized(broken, "tflite", wrong, request(formats=["tflite"], schemes=["w8a8"], max_drop=0), no_progress)
 
 
 def test_recovery_without_images_to_choose_by_is_refused():
     model = (MODELS / "fp32.onnx").read_bytes()
-    asked = request(["onnx"], ["w8a8"], recover=True)
+    asked = request(formats=["onnx"], schemes=["w8a8"], recover=True)
     with pytest.raises(UsageError, match="none are left"):
         quantized(model, "onnx", calibration(model, "onnx", tuned=False), asked, no_progress)
 
@@ -128,5 +134,5 @@ def test_images_that_show_nothing_are_doubted():
     model = (MODELS / "fp32.onnx").read_bytes()
     given = calibration(model, "onnx", tuned=False)
     grey = Calibration(pixels=anchored(np.full_like(given.pixels, 127)), record={}, tuning=None, doubts=())
-    _, _, doubts = quantized(model, "onnx", grey, request(["onnx"], ["w8a8"]), no_progress)
+    _, _, doubts = quantized(model, "onnx", grey, request(formats=["onnx"], schemes=["w8a8"]), no_progress)
     assert "no effect" in doubts[0]

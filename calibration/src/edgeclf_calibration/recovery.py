@@ -88,12 +88,16 @@ def plain(
     container: str,
     pixels: NDArray[np.uint8],
     *,
+    estimator: str = MinMax.name,
     target: Target = DEFAULT,
     threads: int = 1,
     progress: Progress = no_progress,
 ) -> Recovery:
-    """The default way alone: min-max ranges, weights rounded to nearest, biases corrected; see ``static.watch``."""
-    watched, way = watch(model, container, pixels, target=target, threads=threads, progress=progress), Way()
+    """The plain way alone: weights rounded to nearest, biases corrected; see ``static.watch``."""
+    way = Way(estimator=estimator)
+    watched = watch(
+        model, container, pixels, estimators=(estimator,), target=target, threads=threads, progress=progress
+    )
     changes = fitted(watched, adaptive=way.adaptive)
     written = with_ranges(watched, changes, estimator=way.estimator)
     return Recovery(model=written, way=way, attempts=(), watched=watched, changes=changes)

@@ -15,6 +15,11 @@ from edgeclf_calibration.coverage import farthest_first, widest_first
 from edgeclf_device.errors import DataError, UsageError
 
 METHODS = ("random", "stratified", "k-center", "extreme")
+DEFAULT_METHOD = "stratified"
+
+LOOKING = frozenset({"k-center", "extreme"})
+"""Methods that must run the network over every image they choose from, and that no seed changes."""
+
 MAX_LISTED = 512
 """A record names every image up to this many; beyond, the digest of the list alone."""
 
@@ -62,7 +67,7 @@ def choose(
     *,
     count: int,
     seed: int,
-    method: str = "stratified",
+    method: str = DEFAULT_METHOD,
     embeddings: NDArray[np.floating[Any]] | None = None,
     minima: NDArray[np.floating[Any]] | None = None,
     maxima: NDArray[np.floating[Any]] | None = None,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeclf_calibration import adaptive_rounding, bias_correction, equalization
 from edgeclf_calibration._imports import import_onnx
-from edgeclf_calibration.doubts import range_doubts
+from edgeclf_calibration.doubts import Stability, range_doubts, range_stability
 from edgeclf_calibration.estimators import ESTIMATORS, sharing
 from edgeclf_calibration.mixed_precision import Layer
 from edgeclf_calibration.observe import anchored, observe
@@ -47,6 +47,7 @@ class Watched:
         ranges: by estimator, by tensor.
         means: of each tensor's channels.
         moments: of the layers' inputs, by place; None: not asked for.
+        stability: of min-max ranges, between the first half of the images and all.
         doubts: what speaks against the ranges, in sentences; nothing where all is well.
         target: what the model is to run on; every .tflite model runs on all.
     """
@@ -57,6 +58,7 @@ class Watched:
     ranges: Mapping[str, Mapping[str, Range]] = field(repr=False)
     means: Mapping[str, NDArray[np.float64]] = field(repr=False)
     moments: Mapping[int, adaptive_rounding.Moments] | None = field(repr=False)
+    stability: Stability
     doubts: tuple[str, ...]
     target: Target
 
@@ -136,6 +138,7 @@ def watch(
         means=means.means(),
         moments=None if moments is None else moments.moments(),
         target=target,
+        stability=range_stability(whole.ranges(), half.ranges()),
         doubts=range_doubts(whole.ranges(), half=half.ranges(), synthetic=grey.ranges()),
     )
 

@@ -91,7 +91,7 @@ def trace(model: bytes, chunks: Iterable[NDArray[np.uint8]], *, with_embeddings:
     if with_embeddings and dense is None:
         raise ModelError(
             "The method k-center looks at what the last dense layer reads, but the network has none; "
-            "name the other methods with --method."
+            "choose by another method."
         )
     tracer, begin = _Tracer(convolved, dense if with_embeddings else None), time.monotonic()
     for pixels in chunks:
