@@ -9,6 +9,7 @@ import argparse
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def go(seed: int, folder: Path) -> dict[str, Any]:
     fp32 = next(row.accuracy for row in made.rows if "fp32" in row.file)
     rows = [
         {
-            **vars(row),
+            **asdict(row),
             "drop_from_fp32_points": 100 * (fp32 - row.accuracy),
             "kept": fp32 >= MIN_ACCURACY
             and 100 * (fp32 - row.accuracy) <= MAX_DROP_POINTS
