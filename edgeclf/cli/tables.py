@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+WIDTH = 100
+
 if TYPE_CHECKING:
     from edgeclf.evaluation.evaluate import Evaluation
     from edgeclf.report.report import ArtifactRow
@@ -42,7 +44,7 @@ def artifact_table(rows: Sequence[ArtifactRow], conditions: str) -> None:
     """One row an artifact: size, accuracy, drop, agreement with Keras, latency; a dash for what was not measured."""
     from edgeclf_device.text import drop_interval
 
-    table = _table("artifact", "MB", "accuracy", "drop", "95 % interval", "same label", "p50 ms", "p90 ms")
+    table = _table("artifact", "MB", "acc. %", "drop", "95 % interval", "same %", "p50 ms", "p90 ms")
     for row in rows:
         table.add_row(
             escape(row.file),
@@ -56,7 +58,8 @@ def artifact_table(rows: Sequence[ArtifactRow], conditions: str) -> None:
         )
     _print(table)
     Console().print(
-        f"Drop in points, with its interval, and same label: against the original model. {conditions}", highlight=False
+        f"Drop in points, with its interval, and same label in percent: against the original model. {conditions}",
+        highlight=False,
     )
 
 
@@ -100,16 +103,18 @@ def quickstart_summary(made: Quickstart) -> None:
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.2f} %"
+    return "–" if share is None else f"{100 * share:.2f}"
 
 
 def _table(first: str, *columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column(first, no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
 def _print(table: Table) -> None:
-    Console().print(table)
+    """A row is never broken: where the terminal is narrower, or none, it runs on."""
+    console = Console()
+    console.print(table, width=max(console.width, WIDTH), soft_wrap=True)

@@ -87,7 +87,7 @@ def train(
     """Train a classifier on the images at ``config.data`` and write the run folder ``out``.
 
     ``out`` is new or empty and appears whole at the end. From the first epoch on, ``OUT.unfinished`` beside it holds a
-    checkpoint; ``resume`` goes on from there. ``strict`` refuses unreadable images instead of leaving them out.
+    checkpoint; ``resume`` goes on from there, and takes a run that was finished meanwhile as it is. ``strict`` refuses unreadable images instead of leaving them out.
     ``tell`` is given what there is to say of the data, a line at a time, before the training begins.
 
     Raises:
@@ -98,6 +98,8 @@ def train(
         SystemStateError: the disk is full or can't be written.
     """
     config = resolve(config)
+    if resume and (out / "metrics.json").exists():
+        return _finished(out, config)
     require_keras()
     require_empty(out)
     (require_one if resume else require_none)(out)
@@ -105,6 +107,17 @@ def train(
         journal = _write_run(folder, config, out, strict=strict, resume=resume, tell=tell, progress=progress)
     journal.remove()
     return read_run(out)
+
+
+def _finished(out: Path, config: TrainConfig) -> Run:
+    """The run in ``out``, which is what this configuration makes."""
+    run = read_run(out)
+    if run.config != config:
+        raise UsageError(
+            f"{out} is a finished run of another configuration, so there is nothing to resume; name another folder "
+            "with --out, or repeat the command that it was made with."
+        )
+    return run
 
 
 def _write_run(

@@ -141,6 +141,14 @@ def test_there_must_be_something_to_resume(image_folder, tmp_path):
         train(config(image_folder), out=tmp_path / "run", resume=True)
 
 
+def test_a_run_that_was_finished_meanwhile_is_taken_as_it_is(image_folder, tmp_path):
+    pytest.importorskip("tensorflow")
+    made = train(config(image_folder), out=tmp_path / "run")
+    assert train(config(image_folder), out=tmp_path / "run", resume=True).metrics == made.metrics
+    with pytest.raises(UsageError, match="finished run of another configuration"):
+        train(config(image_folder, "seed=9"), out=tmp_path / "run", resume=True)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x00" * 100])
 def test_a_damaged_checkpoint_is_refused(tmp_path, content):
     (tmp_path / CHECKPOINT).write_bytes(content)
