@@ -87,8 +87,9 @@ def train(
     """Train a classifier on the images at ``config.data`` and write the run folder ``out``.
 
     ``out`` is new or empty and appears whole at the end. From the first epoch on, ``OUT.unfinished`` beside it holds a
-    checkpoint; ``resume`` goes on from there, and takes a run that was finished meanwhile as it is. ``strict`` refuses unreadable images instead of leaving them out.
-    ``tell`` is given what there is to say of the data, a line at a time, before the training begins.
+    checkpoint; ``resume`` goes on from there, and takes a run that was finished meanwhile as it is. ``strict`` refuses
+    unreadable images instead of leaving them out. ``tell`` is given what there is to say of the data, a line at a time,
+    before the training begins.
 
     Raises:
         UsageError: a bad configuration, ``out`` is not empty, an unfinished training is in the way, or there is none.
