@@ -47,13 +47,13 @@ class Network:
 
 SCRATCH = ("weights=none", "image_size=64", "train.fine_tune_from=all", "train.learning_rate=1e-3")
 NETWORKS = {
-    "mobilenet_v2": Network(max_drop_points=0.5, per_class=1000, overrides=(*SCRATCH, "train.epochs=8")),
-    "mobilenet_v3_small": Network(max_drop_points=1.0, per_class=1000, overrides=(*SCRATCH, "train.epochs=8")),
-    "mobilenet_v3_large": Network(max_drop_points=1.0, per_class=1000, overrides=(*SCRATCH, "train.epochs=8")),
-    "resnet50": Network(max_drop_points=0.5, per_class=800, overrides=(*SCRATCH, "train.epochs=4")),
+    "mobilenet_v2": Network(max_drop_points=0.5, per_class=800, overrides=(*SCRATCH, "train.epochs=6")),
+    "mobilenet_v3_small": Network(max_drop_points=1.0, per_class=800, overrides=(*SCRATCH, "train.epochs=6")),
+    "mobilenet_v3_large": Network(max_drop_points=1.0, per_class=800, overrides=(*SCRATCH, "train.epochs=6")),
+    "resnet50": Network(max_drop_points=0.5, per_class=500, overrides=(*SCRATCH, "train.epochs=5")),
     "vit_tiny": Network(
         max_drop_points=1.0,
-        per_class=3000,
+        per_class=1000,
         overrides=("image_size=28", "channels=grey", "model.patch_size=4", "train.epochs=6", "train.batch_size=64"),
     ),
 }
