@@ -3,11 +3,12 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 
 import numpy as np
 import pytest
 
-from edgeclf_device import DataError, DependencyError, open_source
+from edgeclf_device import DataError, DependencyError, UsageError, open_source
 from edgeclf_device import sources as sources_module
 from edgeclf_device.sources import open_frames
 
@@ -131,7 +132,7 @@ def test_an_empty_folder_is_refused(tmp_path):
         open_source(str(tmp_path))
 
 
-@pytest.mark.parametrize("spec", ["nothing", "notes.txt", "rtsp://127.0.0.1/stream", ""])
+@pytest.mark.parametrize("spec", ["nothing", "notes.txt", "gopher://127.0.0.1/stream", "x" * 5000, ""])
 def test_an_unknown_source_is_refused_and_told_what_is_supported(tmp_path, spec):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(DataError, match="supported are"):
@@ -144,6 +145,58 @@ def test_a_kind_can_be_named(tmp_path):
         assert len(list(source)) == 1
     with pytest.raises(DataError, match="must be a folder"):
         open_source(f"folder:{tmp_path / 'frame.npy'}")
+
+
+def test_a_path_that_is_there_wins_over_a_kind_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "video:1"
+    folder.mkdir()
+    np.save(folder / "frame.npy", np.zeros((4, 4, 3), np.uint8))
+    with open_source("video:1") as source:
+        assert [frame.name for frame in source] == ["frame.npy"]
+
+
+def test_the_error_for_an_unknown_source_lists_every_kind_and_no_password():
+    with pytest.raises(DataError) as caught:
+        open_source("ftp://admin:secret@camera/stream")
+    assert all(kind in str(caught.value) for kind in sources_module.KINDS)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "v4l2:/dev/video0?sise=1x1",
+        "v4l2:/dev/video0?size=0x9",
+        "v4l2:0?size=640x480&size=1x1",
+        "v4l2:0?fps=0",
+        "v4l2:0?fps=nan",
+        "v4l2:0?format=TEXT",
+        "csi:one",
+        "csi:0?flip=8",
+        "picamera2:0?size=big",
+        "synthetic:640",
+        "synthetic:640x480@0",
+        "http://",
+        "rtsp://:554/stream",
+        "http://camera:port/stream",
+    ],
+)
+def test_an_option_or_address_that_is_not_understood_is_a_usage_error(spec):
+    with pytest.raises(UsageError, match=spec.partition(":")[0]):
+        open_source(spec)
+
+
+def test_what_ends_counts_its_frames_and_has_nothing_to_note(tmp_path):
+    for name in ("a.npy", "b.npy"):
+        np.save(tmp_path / name, np.zeros((4, 6, 3), np.uint8))
+    with open_source(str(tmp_path)) as source:
+        assert source.status().state == "starting"
+        frame = next(iter(source))
+        assert 0 <= time.monotonic_ns() - frame.captured_ns < 60e9
+        assert (source.status().state, source.status().captured, source.status().size) == ("live", 1, (6, 4))
+        assert source.take_notes() == []
+    assert source.status().state == "ended"
 
 
 def test_a_kind_added_to_the_registry_is_open_at_once(monkeypatch):

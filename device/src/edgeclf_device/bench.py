@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from time import perf_counter, perf_counter_ns
+from time import monotonic_ns, perf_counter, perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -158,7 +158,7 @@ def synthetic_frame() -> Frame:
     small = golden_input(GENERATOR, 0, (90, 160, 3))
     height, width = SYNTHETIC_SIZE
     image = prepare(small, PrepareSpec(height=height, width=width))
-    return Frame(image=image, color="rgb", index=0, name="synthetic", capture_ms=0.0)
+    return Frame(image=image, color="rgb", index=0, name="synthetic", capture_ms=0.0, captured_ns=monotonic_ns())
 
 
 def _ticks(seconds: float) -> Iterator[None]:
