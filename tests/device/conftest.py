@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from edgeclf_device import Certificate, Golden, Manifest, PrepareSpec, Quantization, Tensor, write_artifact
 from edgeclf_device.bundle import write_bundle_index
+from edgeclf_device.engines import ENGINES_OF, PACKAGES, installed_engine
 from edgeclf_device.golden import GENERATOR, golden_input
 from edgeclf_device.quantization import dequantize
 
@@ -24,7 +26,6 @@ LABELS = ("intact", "Riß", "dunkle Zelle", "ひび割れ")
 OUTPUT = Quantization(scale=1 / 256, zero_point=0)
 SEED = 5
 KINDS = ("fp32.tflite", "w8a8.tflite", "fp32.onnx", "w8a8.onnx")
-ENGINES = {"tflite": ("litert", "ai_edge_litert"), "onnx": ("onnxruntime", "onnxruntime")}
 INPUT_NAMES = {"tflite": "serve_frame:0", "onnx": "image"}
 
 
@@ -39,12 +40,17 @@ class Tiny:
 
     @staticmethod
     def need_engine(kind: str) -> None:
-        """Skip the test where the engine of this kind is not installed."""
-        pytest.importorskip(ENGINES[kind.split(".")[1]][1])
+        """Skip the test where no engine of this kind is installed."""
+        container = kind.split(".")[1]
+        engine = installed_engine(container)
+        if engine is None:
+            pytest.skip(f"none of {', '.join(ENGINES_OF[container])} is installed")
+        pytest.importorskip(PACKAGES[engine])
 
     @staticmethod
     def engine(kind: str) -> str:
-        return ENGINES[kind.split(".")[1]][0]
+        """The preferred engine of this kind, installed or not."""
+        return ENGINES_OF[kind.split(".")[1]][0]
 
     @staticmethod
     def manifest(kind: str, **changes: object) -> Manifest:
@@ -104,6 +110,14 @@ class Tiny:
         return [float(score) for score in (dequantize(output, OUTPUT) if kind.startswith("w8a8") else output)]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What ``tune`` kept on this machine has no say in the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGECLF_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny(refresh_golden: bool) -> Tiny:
     if refresh_golden:
@@ -134,11 +148,8 @@ def runnable(tiny: Tiny, kind: str, tmp_path: Path) -> Path:
 def some_artifact(tiny: Tiny, tmp_path: Path) -> Path:
     """One artifact that can run here, of whichever container."""
     for kind in ("w8a8.tflite", "w8a8.onnx"):
-        try:
-            __import__(ENGINES[kind.split(".")[1]][1])
-        except ImportError:
-            continue
-        return tiny.write(tmp_path, kind)
+        if installed_engine(kind.split(".")[1]):
+            return tiny.write(tmp_path, kind)
     pytest.skip("no engine is installed")
 
 

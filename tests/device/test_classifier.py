@@ -5,8 +5,17 @@ import threading
 import numpy as np
 import pytest
 
-from edgeclf_device import Classifier, DataError, ModelError, PrepareSpec, Tensor, UsageError
-from edgeclf_device.classifier import as_batch, decide
+from edgeclf_device import (
+    Classifier,
+    DataError,
+    DependencyError,
+    ModelError,
+    PrepareSpec,
+    Tensor,
+    UsageError,
+    write_artifact,
+)
+from edgeclf_device.classifier import as_batch, scores_of
 from edgeclf_device.quantization import Quantization
 
 
@@ -146,8 +155,6 @@ def test_a_manifest_at_odds_with_the_engine_is_refused(tiny, kind, tmp_path):
 
 
 def test_a_model_that_its_engine_refuses_is_a_model_error(tiny, kind, tmp_path):
-    from edgeclf_device import write_artifact
-
     tiny.need_engine(kind)
     model = bytearray(tiny.model(kind))
     broken = bytes(model[:8]) + bytes(len(model) - 8) if kind.endswith("tflite") else None
@@ -159,19 +166,11 @@ def test_a_model_that_its_engine_refuses_is_a_model_error(tiny, kind, tmp_path):
         Classifier.open(path)
 
 
-def test_of_equal_scores_the_first_label_wins():
-    tensor = Tensor(name="", dtype="float32", shape=(1, 3), layout="NC")
-    _, best = decide(np.array([[0.2, 0.4, 0.4]], np.float32), tensor)
-    assert best == 1
-
-
 def test_quantized_scores_are_dequantized_by_the_manifest():
     tensor = Tensor(
         name="", dtype="int8", shape=(1, 2), layout="NC", quantization=Quantization(scale=1 / 256, zero_point=-128)
     )
-    scores, best = decide(np.array([[127, -128]], np.int8), tensor)
-    assert scores.tolist() == [255 / 256, 0]
-    assert best == 0
+    assert scores_of(np.array([[127, -128]], np.int8), tensor).tolist() == [255 / 256, 0]
 
 
 def test_a_float_input_holds_the_pixels_as_they_are():
@@ -179,3 +178,167 @@ def test_a_float_input_holds_the_pixels_as_they_are():
     batch = as_batch(pixels, Tensor(name="", dtype="float32", shape=(1, 2, 2, 3), layout="NHWC"))
     assert batch.dtype == np.float32
     assert np.array_equal(batch[0], pixels)
+
+
+def test_scores_are_of_the_frame_however_late_they_are_asked_for(runnable, frame):
+    frames = [frame, 255 - frame, frame // 3, frame[::-1]]
+    with Classifier.open(runnable) as classify:
+        expected = [classify(one).scores for one in frames]
+        late = [classify(one) for one in frames]
+        late_together = classify.many(frames)
+    for results in (late, late_together):
+        assert all(np.array_equal(one.scores, scores) for one, scores in zip(results, expected, strict=True))
+        memories = [one.output for one in results] + [one.scores for one in results]
+        for place, memory in enumerate(memories):
+            assert not any(np.shares_memory(memory, other) for other in memories[place + 1 :])
+
+
+def test_a_changed_frame_changes_no_result(runnable, frame):
+    with Classifier.open(runnable) as classify:
+        expected = classify(frame).scores
+        given = frame.copy()
+        result = classify(given)
+        given[:] = 0
+        assert np.array_equal(result.scores, expected)
+
+
+def test_frames_of_any_strides_give_what_their_copies_give(runnable, frame):
+    wide = np.repeat(np.repeat(frame, 2, axis=0), 2, axis=1)
+    views = [
+        wide[::2, ::2],
+        wide[10:50, 20:80],
+        np.asfortranarray(frame),
+        frame[::-1, ::-1],
+        frame[..., :1],
+        frame[..., 0],
+    ]
+    with Classifier.open(runnable) as classify:
+        for view in views:
+            plain = classify(np.ascontiguousarray(view)).scores
+            assert np.array_equal(classify(view).scores, plain)
+        read_only = frame.copy()
+        read_only.flags.writeable = False
+        assert np.array_equal(classify(read_only).scores, classify(frame).scores)
+        alpha = np.dstack([frame, frame[..., 0]])
+        assert np.array_equal(classify(alpha).scores, classify(frame).scores)
+        grey = classify(frame[..., 0]).scores
+        assert np.array_equal(classify(np.dstack([frame[..., 0]] * 3)).scores, grey)
+
+
+def test_many_frames_of_any_size_get_what_each_gets_alone(runnable, frame):
+    frames = [frame, frame[:40, :30], 255 - frame, np.repeat(frame, 3, axis=0)]
+    with Classifier.open(runnable) as classify:
+        alone = [classify(one, color="bgr") for one in frames]
+        together = classify.many(iter(frames), color="bgr")
+        assert classify.many([]) == []
+    assert [one.label for one in together] == [one.label for one in alone]
+    assert all(np.array_equal(one.scores, other.scores) for one, other in zip(together, alone, strict=True))
+    assert all(list(one.timing_ms) == ["prepare", "infer", "decide"] for one in together)
+
+
+@pytest.fixture(params=["fp32.onnx", "w8a8.onnx"])
+def open_batch(request, tiny, tmp_path):
+    """An .onnx artifact that takes any number of images."""
+    onnx = pytest.importorskip("onnx")
+    tiny.need_engine(request.param)
+    proto = onnx.load_from_string(tiny.model(request.param))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    path = tmp_path / "open.onnx"
+    write_artifact(path, proto.SerializeToString(), tiny.manifest(request.param))
+    return path
+
+
+def test_an_open_batch_is_one_call_of_the_engine(open_batch, frame, monkeypatch):
+    frames = [frame, frame[:40, :30], 255 - frame]
+    with Classifier.open(open_batch) as classify:
+        assert classify.engine.open_batch
+        alone = [classify(one) for one in frames]
+        shapes = []
+        run = classify.engine.run
+        monkeypatch.setattr(classify.engine, "run", lambda batch: shapes.append(batch.shape) or run(batch))
+        together = classify.many(frames)
+        assert shapes == [(3, *classify.manifest.preprocessing.shape)]
+        assert classify.many([]) == []
+        with pytest.raises(DataError):
+            classify.many([frame, frame.astype(float)])
+    for one, other in zip(together, alone, strict=True):
+        assert one.label == other.label
+        assert np.abs(one.scores - other.scores).max() <= 1e-6
+    with pytest.raises(UsageError, match="closed"):
+        classify.many(frames)
+
+
+def test_a_static_batch_is_not_open(runnable):
+    with Classifier.open(runnable) as classify:
+        assert not classify.engine.open_batch
+
+
+def test_only_allowed_labels_compete(tiny, runnable, frame):
+    with Classifier.open(runnable) as classify:
+        free = classify(frame)
+    losers = [label for label, _ in free.top(4)[1:]]
+    with Classifier.open(runnable, allow=losers[::-1]) as classify:
+        for result in (classify(frame), *classify.many([frame])):
+            assert (result.label, result.score) == free.top(4)[1]
+            assert result.top(10) == free.top(4)[1:]
+            assert np.array_equal(result.scores, free.scores)
+            assert result.labels == tiny.labels
+
+
+def test_the_reject_threshold_judges_the_best_of_the_allowed(tiny, kind, tmp_path, frame):
+    tiny.need_engine(kind)
+    with Classifier.open(tiny.write(tmp_path, kind)) as classify:
+        (_, first), (label, second), *_ = classify(frame).top(4)
+    assert first > second
+    path = tiny.write(tmp_path, kind, reject_below=first)
+    with Classifier.open(path) as classify:
+        assert classify(frame).accepted
+    with Classifier.open(path, allow=[label]) as classify:
+        result = classify(frame)
+        assert (result.label, result.score, result.accepted) == (label, second, False)
+
+
+@pytest.mark.parametrize(
+    ("allow", "message"),
+    [(["intakt"], "near it: intact"), (["intact", "xyz"], "'xyz' is none of its 4"), ([], "one label or more")],
+)
+def test_an_allow_list_that_names_no_label_of_the_model_is_refused(some_artifact, allow, message):
+    with pytest.raises(UsageError, match=message):
+        Classifier.open(some_artifact, allow=allow)
+
+
+def test_one_text_is_no_allow_list(some_artifact):
+    with pytest.raises(UsageError, match="list"):
+        Classifier.open(some_artifact, allow="intact")
+
+
+def test_closing_waits_for_the_frame_in_another_thread(some_artifact, frame):
+    classify = Classifier.open(some_artifact)
+    outcomes = []
+
+    def work():
+        try:
+            while True:
+                outcomes.append(classify(frame).label)
+        except UsageError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while not outcomes:
+        pass
+    classify.close()
+    for thread in threads:
+        thread.join()
+    assert sum("closed" in outcome for outcome in outcomes) == 3
+
+
+def test_options_of_the_engine_reach_it(tiny, tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    path = tiny.write(tmp_path, "fp32.tflite")
+    with pytest.raises(DependencyError, match=r"libnowhere\.so"):
+        Classifier.open(path, options={"delegate": "libnowhere.so"})
+    with pytest.raises(UsageError, match="kernels = xnnpack"):
+        Classifier.open(path, options={"provider": "cpu"})

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from edgeclf_device.artifact import container_of
 from edgeclf_device.bundle import read_bundle, resolve
-from edgeclf_device.engines import ENGINES_OF, MODULES, installed
+from edgeclf_device.engines import ENGINES_OF, MODULES, install_command, installed, installed_engine
 from edgeclf_device.errors import DependencyError, UsageError
 from edgeclf_device.manifest import Container, Scheme
+from edgeclf_device.state import tuned
 
 SCHEMES: tuple[Scheme, ...] = ("w8a8", "w8a32", "fp16", "fp32", "w8a16")
 """The preferred scheme first: by the speed and size to expect on a device."""
@@ -45,7 +46,7 @@ def choose(path: Path, *, engine: str | None = None) -> Choice:
         raise UsageError(f"The engines are {', '.join(MODULES)}, but {engine!r} was asked for.")
     paths = resolve(path)
     if not path.is_dir():
-        return Choice(path=path, engine=engine or _installed_engine(path))
+        return Choice(path=path, engine=engine or installed_engine(container_of(path)))
     entries = read_bundle(path).artifacts
     if engine is not None:
         entries = tuple(entry for entry in entries if engine in ENGINES_OF[entry.container])
@@ -54,8 +55,8 @@ def choose(path: Path, *, engine: str | None = None) -> Choice:
             raise UsageError(f"The engine {engine} executes none of {names}; leave --engine out or name another.")
     usable = [(entry, name) for entry in entries for name in _engines(entry.container, engine) if installed(name)]
     if not usable:
-        extras = sorted({name for entry in entries for name in _engines(entry.container, engine)})
-        commands = " or ".join(f'pip install "edgeclf-device[{extra}]"' for extra in extras)
+        wanted = sorted({engine or ENGINES_OF[entry.container][0] for entry in entries})
+        commands = " or ".join(map(install_command, wanted))
         raise DependencyError(f"{path} holds artifacts, but no engine that executes them is installed: {commands}.")
     entry, name = min(usable, key=lambda pair: rank(pair[0].scheme, pair[0].container))
     return Choice(path=path / entry.file, engine=name)
@@ -101,9 +102,15 @@ def default_threads() -> int:
     return min(MAX_DEFAULT_THREADS, usable_cores())
 
 
+def engine_and_threads(
+    digest: str, *, engine: str | None, threads: int | None, preferred: str | None
+) -> tuple[str | None, int]:
+    """(engine, threads) for an artifact: what the caller names, else what ``tune`` kept for it, else the defaults."""
+    kept = tuned(digest) if engine is None or threads is None else None
+    if kept is None or engine not in (None, kept.engine):
+        return engine or preferred, default_threads() if threads is None else threads
+    return kept.engine, kept.threads if threads is None else threads
+
+
 def _engines(container: Container, engine: str | None) -> Sequence[str]:
     return ENGINES_OF[container] if engine is None else (engine,)
-
-
-def _installed_engine(path: Path) -> str | None:
-    return next((name for name in ENGINES_OF[container_of(path)] if installed(name)), None)

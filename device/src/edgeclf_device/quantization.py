@@ -10,6 +10,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from edgeclf_device.errors import ModelError
 
+_SMALLEST_SCALE, _LARGEST_SCALE = (float(one) for one in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
@@ -30,14 +32,14 @@ class Quantization:
         """Read the manifest's ``quantization`` object.
 
         Raises:
-            ModelError: a missing field, or a scale that is not a positive number.
+            ModelError: a missing field, or a scale that is not a positive number of float32, which engines hold it in.
         """
         try:
             scale, zero_point = float(value["scale"]), int(value["zero_point"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"A quantization needs a scale and a zero_point, but it is {value!r}.") from error
-        if not (np.isfinite(scale) and scale > 0):
-            raise ModelError(f"A quantization's scale must be positive and finite, but it is {scale}.")
+        if not _SMALLEST_SCALE <= scale <= _LARGEST_SCALE:
+            raise ModelError(f"A quantization's scale must be a positive, finite float32, but it is {scale}.")
         return cls(scale=scale, zero_point=zero_point)
 
 

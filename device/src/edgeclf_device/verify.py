@@ -127,7 +127,7 @@ def _cannot_run(artifact: Artifact, engine: str | None) -> str | None:
     if engine is not None and engine not in usable:
         return f"not run: the engine {engine} does not execute .{artifact.manifest.container}"
     if not any(installed(name) for name in usable):
-        return f"not run: {' or '.join(usable)} is not installed"
+        return f"not run: {usable[0]} is not installed"
     return None
 
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU or on the provider that is asked for: never on another instead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf_device.engines import missing
-from edgeclf_device.errors import ModelError, first_line
+from edgeclf_device.errors import DependencyError, ModelError, UsageError, first_line
 
 _DTYPES = {
     "tensor(uint8)": "uint8",
@@ -25,6 +25,12 @@ _LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
 }
 
+CPU = "CPUExecutionProvider"
+_PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_HELPERS = {"TensorrtExecutionProvider": ("CUDAExecutionProvider",)}
+"""Providers that come before the CPU for the nodes that one does not take."""
+_RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
+
 
 class OnnxRuntime:
     """An .onnx model in an ONNX Runtime session."""
@@ -38,6 +44,7 @@ class OnnxRuntime:
         self.input_name, self.output_name = str(model_input.name), str(model_output.name)
         self.input_dtype, self.output_dtype = _DTYPES[model_input.type], _DTYPES[model_output.type]
         self.input_shape, self.output_shape = _one_image(model_input.shape), _one_image(model_output.shape)
+        self.open_batch = isinstance(model_input.shape[0], str)
         self._output_names = [self.output_name]
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
@@ -63,7 +70,8 @@ def load(model: bytes, threads: int, options: Mapping[str, str]) -> OnnxRuntime:
     """Load .onnx bytes.
 
     Raises:
-        DependencyError: onnxruntime is not installed or does not load.
+        DependencyError: onnxruntime or the provider is not installed or does not work here.
+        UsageError: ONNX Runtime knows no such provider.
         ModelError: ONNX Runtime refuses the model, or its input and output are not one each of a static shape; the
             batch alone may be open, and counts as 1.
     """
@@ -82,13 +90,17 @@ def open_session(model: bytes, threads: int, options: Mapping[str, str]) -> Any:
     """ONNX Runtime's own session for .onnx bytes with any number of inputs and outputs.
 
     Raises:
-        DependencyError: onnxruntime is not installed or does not load.
+        DependencyError: onnxruntime is not installed, or the provider is not there, does not work or takes no node.
+        UsageError: ONNX Runtime knows no such provider.
         ModelError: ONNX Runtime refuses the model.
     """
     try:
         import onnxruntime
     except ImportError as error:
         raise missing("onnxruntime", error) from error
+    asked = options["provider"]
+    provider = _PROVIDERS.get(asked, asked)
+    _check_there(onnxruntime, asked, provider)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
@@ -96,7 +108,51 @@ def open_session(model: bytes, threads: int, options: Mapping[str, str]) -> Any:
     # Threads that spin between frames halve what is left for the rest of the program, for no clear gain in latency.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.log_severity_level = 3
+    if provider != CPU:
+        settings.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
     try:
-        return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+        # Without enable_fallback=0 a provider that fails is exchanged for the CPU, now or at some later frame.
+        session = onnxruntime.InferenceSession(model, settings, providers=_with_helpers(provider), enable_fallback=0)
     except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
+        if provider != CPU:
+            open_session(model, threads, {**options, "provider": "cpu"})  # raises where the model is at fault
+            raise _unusable(asked, first_line(error)) from error
         raise ModelError(f"ONNX Runtime refuses the model: {first_line(error)}; export it again.") from error
+    _check_used(session, asked, provider)
+    return session
+
+
+def _with_helpers(provider: str) -> list[str]:
+    return list(dict.fromkeys((provider, *_HELPERS.get(provider, ()), CPU)))
+
+
+def _check_there(onnxruntime: Any, asked: str, provider: str) -> None:
+    there = onnxruntime.get_available_providers()
+    if provider in there:
+        return
+    known = onnxruntime.get_all_providers()
+    if provider not in known:
+        raise UsageError(
+            f"A provider must be {', '.join(_PROVIDERS)} or one of {', '.join(known)}, but it is {asked!r}."
+        )
+    raise _unusable(asked, f"ONNX Runtime {onnxruntime.__version__} was built with {', '.join(there)} alone")
+
+
+def _check_used(session: Any, asked: str, provider: str) -> None:
+    """Check that the session has the provider, and, where ONNX Runtime tells, that it executes a part of the model."""
+    if provider not in session.get_providers():
+        raise _unusable(asked, "it does not load")
+    if provider == CPU or not hasattr(session, "get_provider_graph_assignment_info"):
+        return
+    if all(part.ep_name != provider for part in session.get_provider_graph_assignment_info()):
+        raise _unusable(asked, "it takes no node of this model")
+
+
+def _unusable(asked: str, reason: str) -> DependencyError:
+    remedy = "install its drivers and libraries and the onnxruntime that is built for it, or leave the provider out"
+    if asked in {"cuda", "tensorrt"}:
+        remedy = (
+            "install its drivers and libraries and onnxruntime-gpu in place of onnxruntime (pip uninstall onnxruntime; "
+            "pip install onnxruntime-gpu), or leave the provider out"
+        )
+    return DependencyError(f"The provider {asked} must work here, but {reason}; {remedy}.")
