@@ -1,0 +1,67 @@
+"""The page opened: its address checked and bound, its server set up."""
+
+from __future__ import annotations
+
+import socket
+from functools import partial
+from typing import cast
+
+import uvicorn
+
+from edgeclf_device.errors import UsageError
+from edgeclf_device.web.address import Address, bind, parse_address
+from edgeclf_device.web.app import make_app
+from edgeclf_device.web.connection import Connection
+from edgeclf_device.web.facts import Facts
+from edgeclf_device.web.guard import LOOPBACK_NAMES, Guard, chosen_token
+from edgeclf_device.web.hub import Hub
+from edgeclf_device.web.page import Page, ReadHealth
+
+
+def open_page(address: str, *, facts: Facts, allow_remote: bool, token: str | None, health: ReadHealth) -> Page:
+    """``edgeclf_device.web.serve``, where its packages are installed."""
+    where, secret = parse_address(address), chosen_token(token)
+    _check_reach(where, allow_remote=allow_remote, token=secret)
+    listener = bind(where)
+    port = listener.getsockname()[1]
+    url = f"http://{_name(where)}:{port}/"
+    hub = Hub(facts)
+    hosts = (*LOOPBACK_NAMES, where.number) if where.loopback else None
+    config = uvicorn.Config(
+        Guard(make_app(hub), token=secret, hosts=hosts, cookie=f"edgeclf-{port}"),
+        http=cast("type[Connection]", partial(Connection, cut_off=hub.count_cut_off)),
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        proxy_headers=False,
+        log_config=None,
+        log_level="error",
+        access_log=False,  # an address may hold the token
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=1,
+    )
+    link = url if secret is None else f"{url}?token={secret}"
+    return Page(hub, uvicorn.Server(config), listener, url=url, link=link, health=health)
+
+
+def _check_reach(where: Address, *, allow_remote: bool, token: str | None) -> None:
+    if where.loopback:
+        return
+    if not allow_remote:
+        raise UsageError(
+            f"{where.host} can be reached from other machines, and whoever reaches it sees the camera; add "
+            "--allow-remote and a token, or serve at 127.0.0.1 and come by ssh -L 8080:127.0.0.1:8080."
+        )
+    if token is None:
+        raise UsageError(
+            f"{where.host} can be reached from other machines, so the page needs a token; give one with --token-file "
+            "or EDGECLF_TOKEN; the word auto makes one."
+        )
+
+
+def _name(where: Address) -> str:
+    """The host as a browser is told it: of every address, this machine's name."""
+    if where.number in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return socket.gethostname()
+    return f"[{where.number}]" if where.family == socket.AF_INET6 else where.host
