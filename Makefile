@@ -9,7 +9,8 @@ export UV_PYTHON_DOWNLOADS := never
 PYTEST := $(RUN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-lean full lint format contracts wheels resolve bench clean
+.PHONY: help install quickstart test test-lean test-tflite-runtime full lint format contracts wheels wheelhouse \
+	example-c resolve bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +26,13 @@ test-lean: $(UV) ## device and calibration in an environment without TensorFlow
 		--package edgeclf-calibration --all-extras --group test
 	.venv-lean/bin/pytest tests/device tests/calibration -m "not tensorflow and not slow and not gpu and not arm64"
 
+test-tflite-runtime: $(UV) ## the device tests on tflite-runtime: Python 3.11 and NumPy 1, an environment outside the lock
+	$(UV) venv --quiet --clear --python python3.11 .venv-tflite-runtime
+	$(UV) pip install --quiet --python .venv-tflite-runtime numpy==1.26.4 opencv-python-headless==4.11.0.86 \
+		tflite-runtime==2.14.0 "pytest>=9" "hypothesis>=6.150" --editable ./device
+	.venv-tflite-runtime/bin/pytest tests/device -m "not tensorflow and not slow and not gpu and not arm64" \
+		--ignore tests/device/test_web.py --ignore tests/device/test_web_browser.py
+
 full: install ## everything that takes long: slow tests, every backbone, recipes, seeds of the quickstart
 	$(PYTEST) -m "not gpu and not arm64"
 	$(RUN)/python benchmarks/backbones.py
@@ -33,6 +41,9 @@ full: install ## everything that takes long: slow tests, every backbone, recipes
 	$(RUN)/python benchmarks/recipes.py fashion-cnn
 	$(RUN)/python benchmarks/recipes.py fashion-vit
 	$(RUN)/python benchmarks/quantization.py
+	$(RUN)/python benchmarks/drop.py
+	$(RUN)/python benchmarks/calibration_memory.py
+	$(RUN)/python -m benchmarks.runtime.soak --minutes 60
 
 lint: install ## ruff, mypy, architecture contracts
 	$(RUN)/ruff format --check .
@@ -49,6 +60,18 @@ wheels: install ## build the three wheels into dist/ and try each in an empty en
 	$(UV) build --quiet --all-packages --wheel --out-dir dist
 	$(RUN)/pytest tests/device/test_install.py -m slow
 
+# What `make wheelhouse` makes it for.
+ARCH ?= aarch64
+PY ?= 3.11
+EXTRA ?= litert,camera,web
+OUT ?= wheelhouse
+
+wheelhouse: $(UV) ## everything a board without internet needs: ARCH=aarch64 PY=3.11 EXTRA=litert,camera,web
+	.ci/wheelhouse $(UV) .uv/bin/pip $(ARCH) $(PY) $(EXTRA) $(OUT)
+
+example-c: ## compile the example in C
+	cc -std=c11 -Wall -Wextra -Werror -O2 -o device/examples/classify device/examples/classify.c
+
 resolve: $(UV) ## show that the Pythons that are not run here resolve too
 	.ci/resolve $(UV)
 
@@ -57,9 +80,13 @@ bench: install ## the benchmarks behind the figures in the docs
 	$(RUN)/python benchmarks/pixel_cache.py --json benchmarks/results/pixel_cache.json
 	$(RUN)/python benchmarks/near_duplicates.py --json benchmarks/results/near_duplicates.json
 	$(RUN)/python benchmarks/training.py
+	$(RUN)/python -m benchmarks.runtime.overhead
+	$(RUN)/python -m benchmarks.runtime.frames_per_second
+	$(RUN)/python -m benchmarks.runtime.mediapipe
+	$(RUN)/python -m benchmarks.runtime.freshness
 
 clean: ## remove what the targets above made, but not quickstart/
-	rm -rf .uv .venv .venv-lean dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .uv .venv .venv-lean .venv-tflite-runtime dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Compiled once: importing TensorFlow takes 5 seconds then and 13 otherwise, where Python may not write beside it.
 install: $(UV)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from edgeclf_device.certificate import Changes, Paired
 from edgeclf_device.cli import main
+from edgeclf_device.engines import ENGINES_OF, PACKAGES
 from edgeclf_device.terminal import stderr_progress
 
 NO_SOCKETS = (
@@ -84,7 +86,8 @@ def test_0_classify_prints_a_line_for_each_frame(tiny, runnable, frames, capsys)
     assert main(["classify", str(runnable), "--source", str(frames)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["a.npy", "größe.npy", "ひ.npy"]
-    assert all(any(label in line for label in tiny.labels) and line.endswith(" ms") for line in lines)
+    assert all(any(label in line for label in tiny.labels) and " ms" in line for line in lines)
+    assert "→" in lines[0]  # the first decision, and then those that change
 
 
 def test_0_classify_stops_at_max_frames_and_shows_the_top(tiny, some_artifact, frames, capsys):
@@ -223,12 +226,12 @@ def test_4_no_artifact_at_all(tmp_path, capsys):
 @pytest.mark.parametrize("kind", ["w8a8.tflite", "w8a8.onnx"])
 @pytest.mark.parametrize("command", ["verify", "classify", "bench"])
 def test_5_a_missing_engine_names_the_extra(tiny, kind, artifact, frames, child, command):
-    package = {"tflite": "ai_edge_litert", "onnx": "onnxruntime"}[kind.split(".")[1]]
+    packages = {PACKAGES[name] for name in ENGINES_OF[kind.split(".")[1]]}
     block = (
         "import sys, importlib.abc\n"
         "class Block(importlib.abc.MetaPathFinder):\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.partition('.')[0] == {package!r}: raise ModuleNotFoundError(f'No module named {{name!r}}')\n"
+        f"        if name.partition('.')[0] in {packages!r}: raise ModuleNotFoundError(f'No module named {{name!r}}')\n"
         "sys.meta_path.insert(0, Block())\n"
         "from edgeclf_device.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
@@ -247,6 +250,8 @@ def test_5_no_space_for_the_output(some_artifact, frames, child):
     done = child(code, "classify", some_artifact, "--source", frames, "--json-lines", "/dev/full")
     assert done.returncode == 5, done.stderr
     assert "No space left" in done.stderr
+    assert "lacks 3 events" in done.stderr
+    assert len(done.stdout.splitlines()) == 3  # the inference went on
     assert "Traceback" not in done.stderr
 
 
@@ -323,3 +328,50 @@ def test_a_terminal_gets_a_progress_line_that_is_wiped_at_the_end(monkeypatch, c
 def test_no_terminal_gets_no_progress(some_artifact, capsys):
     assert main(["bench", str(some_artifact), "--iterations", "2"]) == 0
     assert "Measuring" not in capsys.readouterr().err
+
+
+def test_0_sigterm_ends_a_live_classification_within_a_second(some_artifact, tmp_path):
+    log = tmp_path / "events.jsonl"
+    command = [sys.executable, "-m", "edgeclf_device", "classify", some_artifact, "--source", "synthetic:64x48@30"]
+    with subprocess.Popen([*map(str, command), "--json-lines", str(log)], stdout=subprocess.PIPE, text=True) as child:
+        assert "synthetic#" in child.stdout.readline()
+        child.terminate()
+        assert child.wait(timeout=5) == 0
+    events = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    assert events
+    assert events[0]["decision"]["changed"]
+
+
+def test_2_a_page_beyond_loopback_needs_more_than_its_address(some_artifact, frames, capsys):
+    pytest.importorskip("uvicorn")
+    assert main(["classify", str(some_artifact), "--source", str(frames), "--serve", "0.0.0.0:0"]) == 2
+    assert "--allow-remote" in capsys.readouterr().err
+
+
+def test_0_the_page_is_served_while_frames_are_classified(some_artifact):
+    pytest.importorskip("uvicorn")
+    command = [sys.executable, "-m", "edgeclf_device", "classify", some_artifact, "--source", "synthetic:64x48@30"]
+    arguments = [*map(str, command), "--serve", "127.0.0.1:0"]
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+        url = next(line.split()[-1] for line in child.stderr if line.startswith("live page: "))
+        with urllib.request.urlopen(url + "events", timeout=20) as events:  # noqa: S310 - on loopback
+            shown = next(line for line in events if line.startswith(b"data:") and b'"label"' in line)
+        assert json.loads(shown[5:])["label"]
+        child.terminate()
+        assert child.wait(timeout=5) == 0
+
+
+def test_a_rule_steadies_the_decisions(some_artifact, frames, tmp_path):
+    log = tmp_path / "events.jsonl"
+    rule = ["--decide", "vote:3", "--json-lines", str(log)]
+    assert main(["classify", str(some_artifact), "--source", str(frames), *rule]) == 0
+    decided = [json.loads(line)["decision"]["label"] for line in log.read_text("utf-8").splitlines()]
+    assert decided[0] is None  # one frame of three is no majority
+    assert main(["classify", str(some_artifact), "--source", str(frames), "--decide", "vote"]) == 2
+
+
+def test_0_a_label_that_is_not_allowed_never_wins(tiny, some_artifact, frames, capsys):
+    for label in tiny.labels[:2]:
+        assert main(["classify", str(some_artifact), "--source", str(frames), "--allow", label]) == 0
+        assert all(f"  {label} " in line for line in capsys.readouterr().out.splitlines())
+    assert main(["classify", str(some_artifact), "--source", str(frames), "--allow", "no such"]) == 2

@@ -15,6 +15,7 @@ from edgeclf_device.artifact import Artifact, read_artifact, write_artifact
 from edgeclf_device.bundle import Bundle, read_bundle, write_bundle_index
 from edgeclf_device.certificate import Certificate
 from edgeclf_device.classifier import Classifier, Result
+from edgeclf_device.decisions import Decision, Hysteresis, MajorityVote, MovingAverage, Rule, parse_rule
 from edgeclf_device.errors import (
     DataError,
     DependencyError,
@@ -28,7 +29,8 @@ from edgeclf_device.images import load
 from edgeclf_device.manifest import Golden, Manifest, Tensor
 from edgeclf_device.preprocess import PrepareSpec, prepare
 from edgeclf_device.quantization import Quantization
-from edgeclf_device.sources import Frame, open_source
+from edgeclf_device.sources import Frame, Note, Source, SourceStatus, open_source
+from edgeclf_device.stream import Event, Follower, stream
 
 __all__ = [
     "Artifact",
@@ -36,25 +38,37 @@ __all__ = [
     "Certificate",
     "Classifier",
     "DataError",
+    "Decision",
     "DependencyError",
     "EdgeclfError",
+    "Event",
+    "Follower",
     "Frame",
     "GateError",
     "Golden",
+    "Hysteresis",
+    "MajorityVote",
     "Manifest",
     "ModelError",
+    "MovingAverage",
+    "Note",
     "PrepareSpec",
     "Quantization",
     "Result",
+    "Rule",
+    "Source",
+    "SourceStatus",
     "SystemStateError",
     "Tensor",
     "UsageError",
     "__version__",
     "load",
     "open_source",
+    "parse_rule",
     "prepare",
     "read_artifact",
     "read_bundle",
+    "stream",
     "write_artifact",
     "write_bundle_index",
 ]

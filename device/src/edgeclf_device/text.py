@@ -8,9 +8,9 @@ from typing import Any
 from edgeclf_device.artifact import Artifact
 from edgeclf_device.bench import STAGES, Measurement
 from edgeclf_device.certificate import Certificate, Paired
-from edgeclf_device.classifier import Result
 from edgeclf_device.doctor import Finding
 from edgeclf_device.manifest import Tensor
+from edgeclf_device.stream import Event
 from edgeclf_device.verify import Verification
 
 MAX_LABELS_SHOWN = 10
@@ -73,10 +73,13 @@ def finding_lines(findings: Iterable[Finding]) -> Iterator[str]:
             yield f"{'':8}   → {finding.remedy}"
 
 
-def result_line(name: str, result: Result, total_ms: float, top: int) -> str:
-    """A frame's name, its labels with their scores, whether the first is too unsure, and the time it took."""
+def event_line(event: Event, top: int) -> str:
+    """A frame's name, its labels with their scores, whether the first is too unsure, the time, and a new decision."""
+    result, decision = event.result, event.decision
     ranked = "  ".join(f"{label} {score:.3f}" for label, score in result.top(top))
-    return f"{name}  {ranked}{'' if result.accepted else '  not accepted'}  {total_ms:.2f} ms"
+    unsure = "" if result.accepted else "  not accepted"
+    changed = f"  → {decision.label or 'no label'}" if decision.changed else ""
+    return f"{event.frame.name}  {ranked}{unsure}  {event.total_ms:.2f} ms{changed}"
 
 
 def drop_interval(paired: Paired | None) -> str:

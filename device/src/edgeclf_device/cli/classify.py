@@ -1,0 +1,192 @@
+"""``classify``: frames in, decisions out, to everyone who wants to hear of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgeclf_device import text
+from edgeclf_device.classifier import Classifier
+from edgeclf_device.decisions import parse_rule
+from edgeclf_device.errors import DataError, SystemStateError, UsageError
+from edgeclf_device.event_log import EventLog, event_json
+from edgeclf_device.notify import Watchdog, notify
+from edgeclf_device.sources import Note, Source, open_source
+from edgeclf_device.stream import Event, stream
+
+if TYPE_CHECKING:
+    from edgeclf_device.web import Page
+
+LOOK_S = 0.25
+"""How often it is asked for news while frames are waited for."""
+
+
+class Noting(Protocol):
+    """What has notes for people."""
+
+    def take_notes(self) -> list[Note]:
+        """What there was to say since the last call."""
+
+
+class Terminated(BaseException):
+    """SIGTERM: leave every ``with`` at once. No error, so nothing that catches those keeps it."""
+
+
+def classify(options: argparse.Namespace) -> int:
+    """``classify``: until the source ends, or SIGTERM, which is no failure."""
+    rule = None if options.decide is None else parse_rule(options.decide)
+    log: EventLog | None = None
+    try:
+        with _terminable(), ExitStack() as stack:
+            source = open_source(options.source)
+            classifier = stack.enter_context(_classifier(options))
+            stack.enter_context(source)  # after the model: its first frame must not wait for that
+            page = _page(options, classifier, source, stack)
+            log = _log(options, stack)
+            hearing, noting = _hearers(options, log, stack)
+            stack.enter_context(_told([source, *noting], source, page))
+            notify("READY=1", f"STATUS={source.description}")
+            watchdog = Watchdog()
+            done = 0
+            for event in stream(classifier, source, rule=rule, max_frames=options.max_frames):
+                for hear in hearing:
+                    hear(event)
+                if page is not None:
+                    page.publish(event, source.status())
+                watchdog.beat()
+                done += 1
+            for rejected in source.rejected:
+                print(f"not read: {rejected.reason}", file=sys.stderr)
+            if not done and source.rejected:
+                raise DataError(f"Not one frame of {source.description} could be read; see the lines above.")
+    except Terminated:
+        notify("STOPPING=1")
+    if log is not None and log.lost:
+        raise SystemStateError(f"{log.path} lacks {log.lost} events that could not be written; free space.")
+    return 0
+
+
+def _log(options: argparse.Namespace, stack: ExitStack) -> EventLog | None:
+    if options.json_lines in (None, "-"):
+        return None
+    return stack.enter_context(EventLog(Path(options.json_lines)))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within it SIGTERM raises ``Terminated``, once: a second one must not interrupt the leaving."""
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _classifier(options: argparse.Namespace) -> Classifier:
+    given = {"delegate": options.delegate, "provider": options.provider}
+    return Classifier.open(
+        options.path,
+        engine=options.engine,
+        threads=options.threads,
+        options={name: value for name, value in given.items() if value is not None},
+        allow=options.allow,
+    )
+
+
+def _hearers(
+    options: argparse.Namespace, log: EventLog | None, stack: ExitStack
+) -> tuple[list[Callable[[Event], object]], list[Noting]]:
+    """(what is called with every event, which of them have notes)."""
+    hearing: list[Callable[[Event], object]] = []
+    noting: list[Any] = []
+    if options.json_lines == "-":
+        hearing.append(lambda event: _print_line(json.dumps(event_json(event, options.top), ensure_ascii=False)))
+    else:
+        hearing.append(lambda event: _print_line(text.event_line(event, options.top)))
+    if log is not None:
+        hearing.append(lambda event: log.write(event_json(event, options.top)))
+        noting.append(log)
+    for hook in _hooks(options):
+        hearing.append(stack.enter_context(hook))
+        noting.append(hook)
+    return hearing, noting
+
+
+def _hooks(options: argparse.Namespace) -> Iterator[Any]:
+    if options.on_change is not None:
+        from edgeclf_device.hooks import CommandHook, parse_command
+
+        yield CommandHook(parse_command(options.on_change))
+    if options.mqtt is not None:
+        from edgeclf_device.mqtt import open_mqtt
+
+        yield open_mqtt(options.mqtt)
+
+
+def _page(options: argparse.Namespace, classifier: Classifier, source: Source, stack: ExitStack) -> Page | None:
+    if options.serve is None:
+        return None
+    from edgeclf_device.web import facts_of, serve
+
+    token = _token(options.token_file)
+    facts = facts_of(classifier, source.description)
+    page = stack.enter_context(serve(options.serve, facts=facts, allow_remote=options.allow_remote, token=token))
+    shown = page.link if token == "auto" else page.url  # noqa: S105 - the word, not a secret
+    print(f"live page: {shown}", file=sys.stderr, flush=True)
+    return page
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get("EDGECLF_TOKEN") or None
+    try:
+        return file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The token file {file} can't be read ({error}); name a text file.") from error
+
+
+@contextmanager
+def _told(noting: Iterable[Noting], source: Source, page: Page | None) -> Iterator[None]:
+    """Within it notes reach stderr, the page and systemd, also while the loop waits for a stalled camera."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        notes = [note for one in noting for note in one.take_notes()]
+        for note in notes:
+            print(f"{note.level}: {note.text}", file=sys.stderr, flush=True)
+            notify(f"STATUS={note.text}")
+        if page is not None:
+            page.report(source.status(), notes)
+
+    def look() -> None:
+        while not ended.wait(LOOK_S):
+            tell()
+
+    thread = threading.Thread(target=look, name="notes", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        tell()
+
+
+def _print_line(line: str) -> None:
+    print(line, flush=True)

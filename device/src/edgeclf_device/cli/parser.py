@@ -1,0 +1,83 @@
+"""The arguments of every command. argparse alone, so that it starts at once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edgeclf_device import __version__
+from edgeclf_device.cli import classify, commands
+from edgeclf_device.engines import MODULES
+from edgeclf_device.sources import KINDS
+
+
+def parser(program: str) -> argparse.ArgumentParser:
+    """The parser; a parsed command is run by its ``run``."""
+    made = argparse.ArgumentParser(
+        prog=program,
+        description="Run, measure and check edgeclf artifacts on this device.",
+        allow_abbrev=False,
+    )
+    made.add_argument("--version", action="version", version=f"{program} {__version__}")
+    subparsers = made.add_subparsers(required=True, metavar="COMMAND")
+    engine = argparse.ArgumentParser(add_help=False)
+    engine.add_argument("--engine", metavar="E", help=f"{', '.join(MODULES)}; the preferred installed one if not given")
+    threads = argparse.ArgumentParser(add_help=False)
+    threads.add_argument("--threads", type=int, metavar="N", help="threads to compute with (default: up to four)")
+    as_json = argparse.ArgumentParser(add_help=False)
+    as_json.add_argument("--json", action="store_true", help="print JSON of a stable, documented form")
+
+    def command(name: str, run: Any, help_text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        added = subparsers.add_parser(name, help=help_text, description=help_text, parents=parents, allow_abbrev=False)
+        added.set_defaults(run=run)
+        if name != "doctor":
+            added.add_argument(
+                "path", type=Path, metavar="PATH", help="an artifact (.tflite, .onnx) or a bundle folder"
+            )
+        return added
+
+    command("inspect", commands.inspect, "Print what an artifact says of itself; needs no engine.", as_json)
+    command("verify", commands.verify, "Check every digest and run the golden input.", engine, as_json)
+    _add_classify(command("classify", classify.classify, "Classify the frames of a source.", engine, threads))
+    measure = command("bench", commands.bench, "Measure each stage: p50, p90 and p99.", engine, threads, as_json)
+    measure.add_argument("--source", metavar="S", help="frames to measure with (default: a synthetic 1280×720 frame)")
+    measure.add_argument("--seconds", type=float, default=3.0, metavar="T", help="how long to measure (default: 3)")
+    measure.add_argument("--iterations", type=_positive, metavar="N", help="samples to take, instead of --seconds")
+    measure.add_argument("--warmup", type=int, default=20, metavar="N", help="frames before the first (default: 20)")
+    tune = command("tune", commands.tune, "Find the fastest engine and threads here, and keep them.", as_json)
+    tune.add_argument("--source", metavar="S", help="frames to measure with (default: a synthetic 1280×720 frame)")
+    tune.add_argument("--seconds", type=float, default=3.0, metavar="T", help="for each candidate (default: 3)")
+    tune.add_argument("--forget", action="store_true", help="forget what was kept, and measure nothing")
+    command("doctor", commands.doctor, "Examine this machine and say what to do.", as_json)
+    return made
+
+
+def _add_classify(added: argparse.ArgumentParser) -> None:
+    kinds = ", ".join(f"{kind}:" for kind in KINDS)
+    added.add_argument(
+        "--source", required=True, metavar="S", help=f"a folder of images, an image, a .npy, a video, or one of {kinds}"
+    )
+    added.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
+    added.add_argument("--top", type=_positive, default=1, metavar="K", help="labels to show (default: 1)")
+    added.add_argument("--allow", action="append", metavar="LABEL", help="let only this label win; may be repeated")
+    added.add_argument(
+        "--decide", metavar="RULE", help="steady decisions: average:N or vote:N, hysteresis:ENTER:LEAVE, joined by +"
+    )
+    added.add_argument("--json-lines", metavar="F", help="write one JSON object per frame to F; - is stdout")
+    added.add_argument("--on-change", metavar="PROGRAM", help="run it at each change of the decision; no shell")
+    added.add_argument("--mqtt", metavar="URL", help="publish each change: mqtt://HOST/TOPIC")
+    added.add_argument("--serve", metavar="HOST:PORT", help="show the live page there, for example 127.0.0.1:8080")
+    added.add_argument("--allow-remote", action="store_true", help="let other machines see the page; needs a token")
+    added.add_argument(
+        "--token-file", type=Path, metavar="F", help="holds the page's token (default: $EDGECLF_TOKEN; auto makes one)"
+    )
+    added.add_argument("--delegate", metavar="LIB", help="a library that runs .tflite on other hardware")
+    added.add_argument("--provider", metavar="P", help="what ONNX Runtime computes with: cpu, cuda, tensorrt, …")
+
+
+def _positive(value: str) -> int:
+    number = int(value)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but it is {number}")
+    return number
