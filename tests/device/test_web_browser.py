@@ -259,9 +259,10 @@ def test_a_stale_frame_is_greyed_with_the_time_until_frames_come_again(opened, f
         page.report(SourceStatus(state="stalled", detail=text, captured=90, faults=1, size=(640, 360)), [note])
         tab.wait_for_selector("body[data-state=stalled]")
         assert tab.locator("#stalled").inner_text().startswith("Stalled since ")
-        assert "grayscale(1)" in tab.evaluate("getComputedStyle(document.getElementById('picture')).filter")
-        assert tab.locator("#banner").inner_text() == text
-        assert text in tab.locator("#log").inner_text()
+        filtered = "getComputedStyle(document.getElementById('picture')).filter.includes('grayscale(1)')"
+        tab.wait_for_function(filtered)
+        tab.wait_for_function("text => document.getElementById('banner').innerText === text", arg=text)
+        tab.wait_for_function("text => document.getElementById('log').innerText.includes(text)", arg=text)
         tab.screenshot(path=tmp_path / "stalled.png", full_page=True)
         camera.paused.clear()
         tab.wait_for_selector("body[data-state=live]")
