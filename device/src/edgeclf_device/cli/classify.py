@@ -115,13 +115,13 @@ def _hearers(
     """(what is called with every event, which of them have notes)."""
     hearing: list[Callable[[Event], object]] = []
     noting: list[Any] = []
+    if log is not None:
+        hearing.append(lambda event: log.write(event_json(event, options.top)))
+        noting.append(log)
     if options.json_lines == "-":
         hearing.append(lambda event: _print_line(json.dumps(event_json(event, options.top), ensure_ascii=False)))
     else:
         hearing.append(lambda event: _print_line(text.event_line(event, options.top)))
-    if log is not None:
-        hearing.append(lambda event: log.write(event_json(event, options.top)))
-        noting.append(log)
     for hook in _hooks(options):
         hearing.append(stack.enter_context(hook))
         noting.append(hook)
