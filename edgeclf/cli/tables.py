@@ -87,7 +87,9 @@ def quickstart_summary(made: Quickstart) -> None:
     """The table of artifacts, a few classified images, and the three commands to try next."""
     console = Console()
     for frame, result in made.classified:
-        console.print(f"  {frame.name}: {result.label} {result.score:.2f}", highlight=False, markup=False)
+        console.print(
+            f"  {frame.name}: {result.label} {result.score:.2f}", highlight=False, markup=False, soft_wrap=True
+        )
     console.print()
     artifact_table(made.rows, made.latency)
     best = made.bundle.folder / f"{made.bundle.name}-w8a8.tflite"
