@@ -120,7 +120,7 @@ def test_the_table_of_an_export_shows_the_drop_with_its_interval(made_run, capsy
     run = made_run()
     artifact_table([with_changes(run, "k.onnx", [125]), ARTIFACT], "On a quiet machine.")
     rows = capsys.readouterr().out.splitlines()
-    assert re.search(r"k\.onnx +4\.00 +90\.00 % +\+0\.12 +-0\.25 to \+1\.50 +99\.00 %", rows[1])
+    assert re.search(r"k\.onnx +4\.00 +90\.00 +\+0\.12 +-0\.25 to \+1\.50 +99\.00 ", rows[1])
     assert re.search(r"klein-w8a8\.tflite .* \+0\.12 +– ", rows[2])
 
 
