@@ -9,11 +9,11 @@ export UV_PYTHON_DOWNLOADS := never
 PYTEST := $(RUN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-lean test-tflite-runtime full lint format contracts wheels wheelhouse \
+.PHONY: help install quickstart test test-lean test-tflite-runtime arm64 full lint format contracts wheels wheelhouse \
 	example-c resolve bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 quickstart: install ## the whole road on real data: train, export, verify, bench, classify (writes quickstart/)
 	$(RUN)/edgeclf quickstart --out quickstart
@@ -32,6 +32,9 @@ test-tflite-runtime: $(UV) ## the device tests on tflite-runtime: Python 3.11 an
 		tflite-runtime==2.14.0 "pytest>=9" "hypothesis>=6.150" --editable ./device
 	.venv-tflite-runtime/bin/pytest tests/device -m "not tensorflow and not slow and not gpu and not arm64" \
 		--ignore tests/device/test_web.py --ignore tests/device/test_web_browser.py
+
+arm64: install ## the device's core under an emulated Raspberry Pi 4 and 5; fetches Debian packages once
+	$(RUN)/python .ci/arm64 $(UV)
 
 full: install ## everything that takes long: slow tests, every backbone, recipes, seeds of the quickstart
 	$(PYTEST) -m "not gpu and not arm64"
