@@ -168,6 +168,14 @@ def test_cameras_are_found_and_what_is_none_is_left_out(monkeypatch, tmp_path):
     assert "picamera2:" in found["camera rp1-cfe"].detail
 
 
+def test_a_group_without_a_name_is_told_by_its_number(monkeypatch, tmp_path):
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr("grp.getgrgid", unknown)
+    assert cameras._group(tmp_path) == (str(tmp_path.stat().st_gid), [])
+
+
 def test_a_camera_that_may_not_be_opened_says_which_group_may(monkeypatch, tmp_path):
     found = examined(monkeypatch, tmp_path, {"video0": PermissionError(errno.EACCES, "Permission denied")})
     finding = found["camera /dev/video0"]

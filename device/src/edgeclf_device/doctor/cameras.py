@@ -128,10 +128,14 @@ def _refusal(path: Path, error: OSError) -> tuple[str, str]:
 
 
 def _group(path: Path) -> tuple[str, list[str]]:
-    """(name, members) of the group that a file belongs to."""
+    """(name, members) of the group that a file belongs to; a number where the system knows none, as in a container."""
     import grp
 
-    entry = grp.getgrgid(path.stat().st_gid)
+    number = path.stat().st_gid
+    try:
+        entry = grp.getgrgid(number)
+    except KeyError:
+        return str(number), []
     return entry.gr_name, entry.gr_mem
 
 
