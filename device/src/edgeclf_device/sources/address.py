@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from edgeclf_device.errors import UsageError
+from edgeclf_device.sources.capture import Capture
+from edgeclf_device.sources.live import Live
 
 
 def split_options(kind: str, rest: str, allowed: Mapping[str, str]) -> tuple[str, dict[str, str]]:
@@ -92,3 +95,13 @@ def without_user(url: str) -> tuple[str, str | None, str]:
     place = (f"[{host}]" if ":" in host else host) + (f":{port}" if port is not None else "")
     bare = urlunsplit((parts.scheme, place, parts.path, parts.query, ""))
     return bare, None if parts.username is None else unquote(parts.username), unquote(parts.password or "")
+
+
+def live_stream(url: str, connect: Callable[[str], Capture]) -> Live:
+    """The source at a URL, shown without its password; ``connect`` is called with the whole URL on entering.
+
+    Raises:
+        UsageError: it names no host.
+    """
+    bare, _, _ = without_user(url)
+    return Live(f"stream {shown(url)}", urlsplit(bare).hostname or "", partial(connect, url))

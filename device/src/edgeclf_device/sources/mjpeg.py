@@ -14,7 +14,6 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
-from functools import partial
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any
@@ -22,7 +21,7 @@ from urllib.parse import urlsplit
 
 from edgeclf_device.errors import DataError, DependencyError, first_line
 from edgeclf_device.images import decode, import_cv2
-from edgeclf_device.sources.address import shown, without_user
+from edgeclf_device.sources.address import live_stream, shown, without_user
 from edgeclf_device.sources.capture import LostError, Shot, TornError
 from edgeclf_device.sources.live import Live
 
@@ -157,9 +156,7 @@ def open_mjpeg(scheme: str, rest: str) -> Live:
     Raises:
         UsageError: it names no host. What is wrong with the stream is raised on entering.
     """
-    url = f"{scheme}:{rest}"
-    bare, _, _ = without_user(url)
-    return Live(f"stream {shown(url)}", urlsplit(bare).hostname or "", partial(connect, url))
+    return live_stream(f"{scheme}:{rest}", connect)
 
 
 def connect(url: str) -> MjpegCapture:

@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from edgeclf_device.errors import DependencyError, UsageError
 from edgeclf_device.images import import_cv2
-from edgeclf_device.sources.address import fps_option, number_option, shown, size_option, split_options, without_user
+from edgeclf_device.sources.address import fps_option, live_stream, number_option, shown, size_option, split_options
 from edgeclf_device.sources.capture import LostError, Shot, TornError
 from edgeclf_device.sources.devices import why_closed
 from edgeclf_device.sources.live import Live
@@ -160,9 +159,7 @@ def open_rtsp(scheme: str, rest: str) -> Live:
     Raises:
         UsageError: it names no host. What is wrong with the stream is raised on entering.
     """
-    url = f"{scheme}:{rest}"
-    bare, _, _ = without_user(url)
-    return Live(f"stream {shown(url)}", urlsplit(bare).hostname or "", partial(_start_rtsp, url))
+    return live_stream(f"{scheme}:{rest}", _start_rtsp)
 
 
 def _start_rtsp(url: str) -> OpenCVCapture:
