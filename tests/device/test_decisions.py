@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeclf_device import UsageError
-from edgeclf_device.classifier import Result
+from edgeclf_device.classifier import Reading, Result
 from edgeclf_device.decisions import START, Hysteresis, MajorityVote, MovingAverage, Rule, parse_rule, step
 
 LABELS = ("a", "b", "c")
@@ -26,10 +26,9 @@ def result(scores, *, accepted=True, labels=LABELS, allowed=None):
         label=labels[place],
         score=float(output[place]),
         accepted=accepted,
-        labels=labels,
         output=output,
-        allowed=allowed,
-        timing_ns={},
+        reading=Reading(labels=labels, allowed=allowed),
+        spent_ns=(0, 0, 0),
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from edgeclf_device import DependencyError, UsageError
-from edgeclf_device.classifier import Result
+from edgeclf_device.classifier import Reading, Result
 from edgeclf_device.decisions import Decision
 from edgeclf_device.hooks import WAITING, CommandHook, parse_command
 from edgeclf_device.mqtt import MqttAddress, MqttHook, open_mqtt, parse_mqtt
@@ -42,9 +42,9 @@ def event(label="b", *, changed=True, index=0):
             label=label or "b",
             score=0.75,
             accepted=label is not None,
-            labels=LABELS,
             output=np.array([0.25, 0.75], np.float32),
-            timing_ns={"prepare": 1, "infer": 1, "decide": 1},
+            reading=Reading(labels=LABELS),
+            spent_ns=(1, 1, 1),
         ),
         decision=Decision(label=label, score=0.75, changed=changed, since_ns=0),
         age_ms=2.0,

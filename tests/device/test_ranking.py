@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgeclf_device import Tensor, UsageError
-from edgeclf_device.classifier import Result, score_table, scores_of
+from edgeclf_device.classifier import Reading, Result, score_table, scores_of
 from edgeclf_device.quantization import Quantization
 from edgeclf_device.ranking import allowed_places, best, highest
 
@@ -47,9 +47,13 @@ def test_decisions_on_raw_numbers_are_those_on_scores(drawn, k, data):
         assert [table[row.item(place)] for place in range(classes)] == scores.tolist()
     labels = tuple(f"class {place}" for place in range(classes))
     result = Result(
-        label="", score=0, accepted=True, labels=labels, output=output, quantization=tensor.quantization,
-        allowed=allowed, timing_ns={},
-    )  # fmt: skip
+        label="",
+        score=0,
+        accepted=True,
+        output=output,
+        reading=Reading(labels=labels, quantization=tensor.quantization, allowed=allowed),
+        spent_ns=(0, 0, 0),
+    )
     assert result.top(k) == [(labels[place], float(scores[place])) for place in expected[:k]]
     assert np.array_equal(result.scores, scores)
     assert result.scores is result.scores

@@ -164,7 +164,7 @@ def _said(result: Result) -> Said:
 
 def _conclude(rule: Rule, window: tuple[Said, ...], result: Result, held: str | None) -> tuple[str | None, float]:
     """(the label, its score) of the frames in the window; ``held`` was decided on before."""
-    labels, allowed = result.labels, result.allowed
+    labels, allowed = result.labels, result.reading.allowed
     place = None if held is None else labels.index(held)
     if isinstance(rule.window, MajorityVote):
         scores, offered = _vote(window, rule.window.frames, place, len(labels))

@@ -75,7 +75,7 @@ def stream(
             result=result,
             decision=decision,
             age_ms=(monotonic_ns() - frame.captured_ns) / 1e6,
-            total_ms=frame.capture_ms + sum(result.timing_ns.values()) / 1e6,
+            total_ms=frame.capture_ms + sum(result.spent_ns) / 1e6,
         )
         del frame  # not kept while the next one is waited for
 
