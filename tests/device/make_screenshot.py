@@ -21,7 +21,7 @@ from edgeclf_device.decisions import Hysteresis, MovingAverage, Rule
 from edgeclf_device.health import Health
 from edgeclf_device.images import load
 from edgeclf_device.sources import Frame, Note, SourceStatus
-from edgeclf_device.stream import stream
+from edgeclf_device.streaming import stream
 from edgeclf_device.web import Page, facts_of, serve
 
 FPS = 20

@@ -22,7 +22,7 @@ from edgeclf_device.decisions import Decision
 from edgeclf_device.hooks import WAITING, CommandHook, parse_command
 from edgeclf_device.mqtt import MqttAddress, MqttHook, open_mqtt, parse_mqtt
 from edgeclf_device.sources import Frame
-from edgeclf_device.stream import Event
+from edgeclf_device.streaming import Event
 
 PATIENCE_S = 60
 LABELS = ("Riß; $(touch pwned)", "b")

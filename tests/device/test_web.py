@@ -19,7 +19,7 @@ from edgeclf_device.decisions import Decision
 from edgeclf_device.errors import DependencyError, SystemStateError, UsageError
 from edgeclf_device.health import Health
 from edgeclf_device.sources import Frame, Note, SourceStatus
-from edgeclf_device.stream import Event
+from edgeclf_device.streaming import Event
 
 pytest.importorskip("uvicorn", reason="NO LIVE PAGE TESTED: uvicorn is not installed")
 cv2 = pytest.importorskip("cv2", reason="NO LIVE PAGE TESTED: OpenCV is not installed")

@@ -18,7 +18,7 @@ from edgeclf_device import Classifier
 from edgeclf_device.decisions import Decision
 from edgeclf_device.health import Health
 from edgeclf_device.sources import Frame, Note, SourceStatus
-from edgeclf_device.stream import Event
+from edgeclf_device.streaming import Event
 
 CHROMIUM = Path("/usr/bin/chromium")
 if not CHROMIUM.exists():

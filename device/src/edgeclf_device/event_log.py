@@ -14,7 +14,7 @@ from typing import Any
 
 from edgeclf_device.errors import SystemStateError
 from edgeclf_device.sources import Level, Note
-from edgeclf_device.stream import Event
+from edgeclf_device.streaming import Event
 
 RETRY_NS = 1_000_000_000
 """A file that could not be written is tried again after this time: asking a full disk for every frame costs more."""

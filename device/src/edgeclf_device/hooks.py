@@ -24,7 +24,7 @@ from typing import Protocol
 from edgeclf_device.errors import UsageError, first_line
 from edgeclf_device.event_log import event_json
 from edgeclf_device.sources import Level, Note
-from edgeclf_device.stream import Event
+from edgeclf_device.streaming import Event
 
 WAITING = 8
 """Changes that may wait for a slow program or broker; of more, the oldest are left out."""

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from edgeclf_device.errors import DependencyError, UsageError
 from edgeclf_device.hooks import GRACE_S, TIMEOUT_S, WAITING, Change, Changes
 from edgeclf_device.sources import Note
-from edgeclf_device.stream import Event
+from edgeclf_device.streaming import Event
 
 USER, PASSWORD = "EDGECLF_MQTT_USER", "EDGECLF_MQTT_PASSWORD"
 """Environment variables: what stands on a command line is there for every user of the machine to see."""

@@ -7,7 +7,6 @@ class needs to be dequantized to lose.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -51,6 +50,8 @@ def allowed_places(allow: Sequence[str], labels: tuple[str, ...]) -> Places:
         raise UsageError(f"allow must be a list of one label or more, but it is {allow!r}; leave it out to allow all.")
     for label in allow:
         if label not in labels:
+            from difflib import get_close_matches
+
             near = get_close_matches(label, labels) or labels[:3]
             raise UsageError(
                 f"allow must name labels of the model, but {label!r} is none of its {len(labels)}; near it: "

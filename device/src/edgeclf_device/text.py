@@ -10,7 +10,7 @@ from edgeclf_device.bench import STAGES, Measurement
 from edgeclf_device.certificate import Certificate, Paired
 from edgeclf_device.doctor import Finding
 from edgeclf_device.manifest import Tensor
-from edgeclf_device.stream import Event
+from edgeclf_device.streaming import Event
 from edgeclf_device.verify import Verification
 
 MAX_LABELS_SHOWN = 10

@@ -20,7 +20,7 @@ from edgeclf_device.errors import DataError, SystemStateError, UsageError
 from edgeclf_device.event_log import EventLog, event_json
 from edgeclf_device.notify import Watchdog, notify
 from edgeclf_device.sources import Note, Source, open_source
-from edgeclf_device.stream import Event, stream
+from edgeclf_device.streaming import Event, stream
 
 if TYPE_CHECKING:
     from edgeclf_device.web import Page

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from edgeclf_device.engines import missing
-from edgeclf_device.engines.tflite import Runtime, TFLiteEngine, build, engine_of
+from edgeclf_device.engines.tflite import Runtime, TFLiteEngine, build, engine_of, version_of
 
 _RESOLVERS = {"xnnpack": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
 
@@ -34,6 +33,7 @@ def open_interpreter(model: bytes, threads: int, options: Mapping[str, str]) -> 
 
 def _runtime(model: bytes, threads: int, options: Mapping[str, str]) -> Runtime:
     try:
+        import ai_edge_litert
         from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
     except ImportError as error:
         raise missing("litert", error) from error
@@ -48,5 +48,9 @@ def _runtime(model: bytes, threads: int, options: Mapping[str, str]) -> Runtime:
         )
 
     return Runtime(
-        name="litert", title="LiteRT", version=version("ai-edge-litert"), new=new, load_delegate=load_delegate
+        name="litert",
+        title="LiteRT",
+        version=version_of(ai_edge_litert, "ai-edge-litert"),
+        new=new,
+        load_delegate=load_delegate,
     )

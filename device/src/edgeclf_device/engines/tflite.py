@@ -6,6 +6,7 @@ import ctypes
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,15 @@ class TFLiteEngine:
     def close(self) -> None:
         """See ``Engine.close``."""
         self._interpreter = None
+
+
+def version_of(package: ModuleType, distribution: str) -> str:
+    """What the package says itself; what pip knows, which takes 15 ms to read, only where it says nothing."""
+    if hasattr(package, "__version__"):
+        return str(package.__version__)
+    from importlib.metadata import version
+
+    return version(distribution)
 
 
 def engine_of(interpreter: Any, runtime: Runtime) -> TFLiteEngine:

@@ -6,13 +6,12 @@ Its last release, 2.14.0, needs Python 3.11 or older and NumPy 1. Under NumPy 2 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from edgeclf_device.engines import install_command, missing
-from edgeclf_device.engines.tflite import Runtime, TFLiteEngine, build, engine_of
+from edgeclf_device.engines.tflite import Runtime, TFLiteEngine, build, engine_of, version_of
 from edgeclf_device.errors import DependencyError
 
 
@@ -25,6 +24,7 @@ def load(model: bytes, threads: int, options: Mapping[str, str]) -> TFLiteEngine
             input or output, or the delegate takes no part of it.
     """
     try:
+        import tflite_runtime
         from tflite_runtime.interpreter import Interpreter, load_delegate
     except ImportError as error:
         raise missing("tflite-runtime", error) from error
@@ -40,7 +40,7 @@ def load(model: bytes, threads: int, options: Mapping[str, str]) -> TFLiteEngine
     runtime = Runtime(
         name="tflite-runtime",
         title="tflite-runtime",
-        version=version("tflite-runtime"),
+        version=version_of(tflite_runtime, "tflite-runtime"),
         new=new,
         load_delegate=load_delegate,
     )

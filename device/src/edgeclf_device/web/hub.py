@@ -18,7 +18,7 @@ from typing import Any
 from edgeclf_device.event_log import event_json
 from edgeclf_device.health import Health
 from edgeclf_device.sources import Note, SourceStatus
-from edgeclf_device.stream import Event
+from edgeclf_device.streaming import Event
 from edgeclf_device.web.facts import Facts
 from edgeclf_device.web.metrics import Meter, exposition
 

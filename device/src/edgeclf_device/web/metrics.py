@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from edgeclf_device.health import Health
 from edgeclf_device.sources import SourceStatus
-from edgeclf_device.stream import Event
+from edgeclf_device.streaming import Event
 from edgeclf_device.web.facts import Facts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgeclf_device.errors import SystemStateError
 from edgeclf_device.health import Health
 from edgeclf_device.sources import Note, SourceStatus
-from edgeclf_device.stream import Event
+from edgeclf_device.streaming import Event
 from edgeclf_device.web.hub import Hub
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from edgeclf_device import Classifier
 from edgeclf_device.decisions import parse_rule
 from edgeclf_device.sources import Frame, SourceStatus, open_source
-from edgeclf_device.stream import Follower, stream
+from edgeclf_device.streaming import Follower, stream
 
 
 class Given:
