@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf_device.engines import missing
@@ -50,10 +49,10 @@ class OnnxRuntime:
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """See ``Engine.run``."""
         try:
-            (output,) = self._session.run(self._output_names, {self.input_name: batch})
+            output: NDArray[Any] = self._session.run(self._output_names, {self.input_name: batch})[0]
         except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
             raise ModelError(f"ONNX Runtime can't run the model: {first_line(error)}; export it again.") from error
-        return np.asarray(output)
+        return output
 
     def close(self) -> None:
         """See ``Engine.close``."""
