@@ -9,7 +9,7 @@ export UV_PYTHON_DOWNLOADS := never
 PYTEST := $(RUN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-lean test-tflite-runtime arm64 full lint format contracts wheels wheelhouse \
+.PHONY: help install quickstart test test-lean test-tflite-runtime arm64 soak full lint format contracts wheels wheelhouse \
 	example-c resolve bench clean
 
 help: ## list the targets
@@ -35,6 +35,11 @@ test-tflite-runtime: $(UV) ## the device tests on tflite-runtime: Python 3.11 an
 
 arm64: install ## the device's core under an emulated Raspberry Pi 4 and 5; fetches Debian packages once
 	$(RUN)/python .ci/arm64 $(UV)
+
+MINUTES ?= 60
+soak: install ## a stream for an hour (MINUTES=60) with faults of its camera; the record goes to build/soak.json
+	mkdir -p build
+	$(RUN)/python -m benchmarks.runtime.soak --minutes $(MINUTES) --json build/soak.json
 
 full: install ## everything that takes long: slow tests, every backbone, recipes, seeds of the quickstart
 	$(PYTEST) -m "not gpu and not arm64"
@@ -85,11 +90,12 @@ bench: install ## the benchmarks behind the figures in the docs
 	$(RUN)/python benchmarks/training.py
 	$(RUN)/python -m benchmarks.runtime.overhead
 	$(RUN)/python -m benchmarks.runtime.frames_per_second
+	$(RUN)/python -m benchmarks.runtime.startup
 	$(RUN)/python -m benchmarks.runtime.mediapipe
 	$(RUN)/python -m benchmarks.runtime.freshness
 
 clean: ## remove what the targets above made, but not quickstart/
-	rm -rf .uv .venv .venv-lean .venv-tflite-runtime dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .uv .venv .venv-lean .venv-tflite-runtime build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Compiled once: importing TensorFlow takes 5 seconds then and 13 otherwise, where Python may not write beside it.
 install: $(UV)
