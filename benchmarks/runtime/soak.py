@@ -106,6 +106,8 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> float | None:
 def torment(watched: Watched, end: float) -> None:
     """Give a camera one fault after the other, and time what the source makes of each."""
     sizes: Iterator[tuple[int, int]] = cycle((OTHER_SIZE, SIZE))
+    # A stall cannot be told from a slow camera before the second picture has shown how often one comes.
+    assert wait_for(lambda: watched.source.status().fps > 0, RECOVERED_S) is not None
     for kind in cycle(watched.kinds):
         if time.monotonic() > end:
             return
