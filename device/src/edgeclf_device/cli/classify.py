@@ -43,6 +43,7 @@ class Terminated(BaseException):
 def classify(options: argparse.Namespace) -> int:
     """``classify``: until the source ends, or SIGTERM, which is no failure."""
     rule = None if options.decide is None else parse_rule(options.decide)
+    hooks = list(_hooks(options))  # a wrong one is said before model and camera take their seconds
     log: EventLog | None = None
     try:
         with _terminable(), ExitStack() as stack:
@@ -51,7 +52,7 @@ def classify(options: argparse.Namespace) -> int:
             stack.enter_context(source)  # after the model: its first frame must not wait for that
             page = _page(options, classifier, source, stack)
             log = _log(options, stack)
-            hearing, noting = _hearers(options, log, stack)
+            hearing, noting = _hearers(options, log, hooks, stack)
             stack.enter_context(_told([source, *noting], source, page))
             notify("READY=1", f"STATUS={source.description}")
             watchdog = Watchdog()
@@ -110,7 +111,7 @@ def _classifier(options: argparse.Namespace) -> Classifier:
 
 
 def _hearers(
-    options: argparse.Namespace, log: EventLog | None, stack: ExitStack
+    options: argparse.Namespace, log: EventLog | None, hooks: Iterable[Any], stack: ExitStack
 ) -> tuple[list[Callable[[Event], object]], list[Noting]]:
     """(what is called with every event, which of them have notes)."""
     hearing: list[Callable[[Event], object]] = []
@@ -122,7 +123,7 @@ def _hearers(
         hearing.append(lambda event: _print_line(json.dumps(event_json(event, options.top), ensure_ascii=False)))
     else:
         hearing.append(lambda event: _print_line(text.event_line(event, options.top)))
-    for hook in _hooks(options):
+    for hook in hooks:
         hearing.append(stack.enter_context(hook))
         noting.append(hook)
     return hearing, noting
