@@ -11,7 +11,7 @@ import sys
 
 from edgeclf_device import Classifier, EdgeclfError, open_source
 from edgeclf_device.decisions import MajorityVote, Rule
-from edgeclf_device.stream import Event, stream
+from edgeclf_device.streaming import Event, stream
 
 
 def main() -> int:
