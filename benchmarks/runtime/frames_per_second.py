@@ -7,9 +7,7 @@ benchmarks/results/runtime-frames-per-second.json. Fails where a bound is not ke
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,8 +15,8 @@ from typing import Any
 
 import cv2
 
-from benchmarks.record import RESULTS, write_record
-from benchmarks.runtime.subject import CONTAINER_OF, Frame, bare, lite0, video_frames
+from benchmarks.record import write_record
+from benchmarks.runtime.subject import CONTAINER_OF, Frame, bare, lite0, options, require_kept, video_frames
 from edgeclf_device import Classifier
 
 ALTERNATIONS = 40
@@ -62,11 +60,7 @@ def measure(engine: str, bundle: Path | None, frames: Sequence[Frame], alternati
 
 def main() -> None:
     """Print the table, write the record, and fail where a bound is not kept."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=RESULTS / "runtime-frames-per-second.json")
-    parser.add_argument("--bundle", type=Path, help="of EfficientNet-Lite0; made and kept in the cache if not given")
-    parser.add_argument("--alternations", type=int, default=ALTERNATIONS)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, "runtime-frames-per-second.json", ALTERNATIONS).parse_args()
     cv2.setNumThreads(1)
     frames = video_frames()
     rows = [measure(engine, arguments.bundle, frames, arguments.alternations) for engine in CONTAINER_OF]
@@ -79,8 +73,7 @@ def main() -> None:
     write_record(
         arguments.json, alternations=arguments.alternations, frames=len(frames), bounds={"ratio": MIN_RATIO}, rows=rows
     )
-    if not all(row["kept"] for row in rows):
-        sys.exit("A bound was not kept; see above.")
+    require_kept(rows)
 
 
 if __name__ == "__main__":

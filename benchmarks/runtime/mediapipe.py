@@ -9,7 +9,6 @@ Fails where a bound is not kept.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -23,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import RESULTS, write_record
-from benchmarks.runtime.subject import CACHE, lite0, video_frames
+from benchmarks.record import write_record
+from benchmarks.runtime.subject import CACHE, lite0, options, require_kept, video_frames
 
 REQUIREMENT = "mediapipe==1.2.2"
 UV = Path(__file__).parents[2] / ".uv" / "bin" / "uv"
@@ -153,10 +152,7 @@ def measure(model: Path, core: int, alternations: int) -> dict[str, Any]:
 
 def main() -> None:
     """Print the figures, write the record, and fail where the bound is not kept."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=RESULTS / "runtime-mediapipe.json")
-    parser.add_argument("--bundle", type=Path, help="of EfficientNet-Lite0; made and kept in the cache if not given")
-    parser.add_argument("--alternations", type=int, default=ALTERNATIONS)
+    parser = options(__doc__, "runtime-mediapipe.json", ALTERNATIONS)
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     row = measure(lite0("litert", arguments.bundle), arguments.core, arguments.alternations)
@@ -169,8 +165,7 @@ def main() -> None:
     write_record(
         arguments.json, mediapipe=REQUIREMENT, alternations=arguments.alternations, bounds={"ratio": MAX_RATIO}, **row
     )
-    if not row["kept"]:
-        sys.exit("The bound was not kept; see above.")
+    require_kept([row])
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ Fails where a bound is not kept.
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +21,9 @@ from unittest import mock
 import cv2
 import numpy as np
 
-from benchmarks.record import RESULTS, write_record
+from benchmarks.record import write_record
 from benchmarks.runtime import subject
-from benchmarks.runtime.subject import CONTAINER_OF, Frame, bare, lite0, video_frames
+from benchmarks.runtime.subject import CONTAINER_OF, Frame, bare, lite0, options, require_kept, video_frames
 from edgeclf_device import Classifier, classifier
 
 ALTERNATIONS = 40
@@ -115,11 +113,7 @@ def measure(engine: str, bundle: Path | None, frame: Frame, alternations: int) -
 
 def main() -> None:
     """Print the table, write the record, and fail where a bound is not kept."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=RESULTS / "runtime-overhead.json")
-    parser.add_argument("--bundle", type=Path, help="of EfficientNet-Lite0; made and kept in the cache if not given")
-    parser.add_argument("--alternations", type=int, default=ALTERNATIONS)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, "runtime-overhead.json", ALTERNATIONS).parse_args()
     cv2.setNumThreads(1)
     frame = video_frames()[0]
     rows = [measure(engine, arguments.bundle, frame, arguments.alternations) for engine in CONTAINER_OF]
@@ -133,8 +127,7 @@ def main() -> None:
         )
     bounds = {"overhead_us": MAX_OVERHEAD_US, "share": MAX_SHARE}
     write_record(arguments.json, alternations=arguments.alternations, pairs=PAIRS, bounds=bounds, rows=rows)
-    if not all(row["kept"] for row in rows):
-        sys.exit("A bound was not kept; see above.")
+    require_kept(rows)
 
 
 if __name__ == "__main__":

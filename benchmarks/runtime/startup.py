@@ -9,7 +9,6 @@ Fails where a bound is not kept.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -21,8 +20,8 @@ from typing import Any
 
 import cv2
 
-from benchmarks.record import RESULTS, write_record
-from benchmarks.runtime.subject import CONTAINER_OF, lite0, video_frames
+from benchmarks.record import write_record
+from benchmarks.runtime.subject import CONTAINER_OF, lite0, options, require_kept, video_frames
 from edgeclf_device import read_artifact
 
 ALTERNATIONS = 24
@@ -121,11 +120,7 @@ def measure(engine: str, bundle: Path | None, alternations: int) -> dict[str, An
 
 def main() -> None:
     """Print the table, write the record, and fail where a bound is not kept."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=RESULTS / "runtime-startup.json")
-    parser.add_argument("--bundle", type=Path, help="of EfficientNet-Lite0; made and kept in the cache if not given")
-    parser.add_argument("--alternations", type=int, default=ALTERNATIONS)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, "runtime-startup.json", ALTERNATIONS).parse_args()
     rows = [measure(engine, arguments.bundle, arguments.alternations) for engine in CONTAINER_OF]
     for row in rows:
         seconds, (low, high) = row["seconds"], row["ratio_quartiles"]
@@ -136,8 +131,7 @@ def main() -> None:
         )
     bounds = {"ratio": MAX_RATIO, "more_mb": MAX_MORE_MB}
     write_record(arguments.json, alternations=arguments.alternations, bounds=bounds, rows=rows)
-    if not all(row["kept"] for row in rows):
-        sys.exit("A bound was not kept; see above.")
+    require_kept(rows)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_sample_image
 
+from benchmarks.record import RESULTS
 from edgeclf.data.cache import default_folder
 from edgeclf_device import Classifier, open_source, prepare
 from edgeclf_device.preprocess import Color
@@ -26,6 +28,21 @@ WIDTH, HEIGHT, FRAMES = 1280, 720, 16
 PAN_PIXELS = 16
 
 Frame = NDArray[np.uint8]
+
+
+def options(description: str | None, record: str, alternations: int) -> argparse.ArgumentParser:
+    """What every benchmark of ways that take turns is told: where its record goes, which bundle, how many turns."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path, default=RESULTS / record)
+    parser.add_argument("--bundle", type=Path, help="of EfficientNet-Lite0; made and kept in the cache if not given")
+    parser.add_argument("--alternations", type=int, default=alternations)
+    return parser
+
+
+def require_kept(rows: Iterable[dict[str, Any]]) -> None:
+    """End with an error where a bound was not kept."""
+    if not all(row["kept"] for row in rows):
+        sys.exit("A bound was not kept; see above.")
 
 
 def lite0(engine: str, bundle: Path | None = None) -> Path:
