@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -311,6 +312,25 @@ def test_an_allow_list_that_names_no_label_of_the_model_is_refused(some_artifact
 def test_one_text_is_no_allow_list(some_artifact):
     with pytest.raises(UsageError, match="list"):
         Classifier.open(some_artifact, allow="intact")
+
+
+def test_no_caller_keeps_the_others_from_their_turn(some_artifact, frame):
+    served = [0, 0, 0]
+    end = monotonic() + 60
+
+    with Classifier.open(some_artifact, threads=1) as classify:
+
+        def work(index):
+            while min(served) < 3 and monotonic() < end:
+                classify(frame)
+                served[index] += 1
+
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(len(served))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert min(served) >= 3, served
 
 
 def test_closing_waits_for_the_frame_in_another_thread(some_artifact, frame):

@@ -46,7 +46,7 @@ class Engine(Protocol):
         """
 
     def close(self) -> None:
-        """Give the engine's memory back; the engine can't be used afterwards."""
+        """Give the engine's memory back; the engine can't be used afterwards. Closing twice does no harm."""
 
 
 MODULES = {
