@@ -21,6 +21,10 @@ from edgeclf_device.errors import GateError, ModelError, UsageError
 from edgeclf_device.manifest import Container
 from edgeclf_device.progress import Progress
 
+RECOVER_FROM = 0.5
+"""Share of the gate from which recovery is tried: 400 tuning images tell a drop to half a point, so a model that loses
+on them what the gate just allows would be refused by the images that judge it every other time."""
+
 MAX_FLOAT = 0.5
 """Share of the layers that may stay in float: with more the model is hardly w8a8 any longer."""
 
@@ -30,8 +34,9 @@ def quantized(
 ) -> tuple[bytes, dict[str, Any], tuple[str, ...]]:
     """(the w8a8 model, how it was made for the calibration record, doubts about its ranges).
 
-    Where the tuning images are labelled and the model loses more of their accuracy than the gate allows, every way of
-    recovery is tried, and then the fewest layers are left in float with which it loses no more.
+    Where the tuning images are labelled and the model loses more of their accuracy than half of what the gate allows,
+    every way of recovery is tried; where it still loses more than the gate allows, the fewest layers are left in float
+    with which it does not.
 
     Args:
         model: fp32 bytes.
@@ -59,7 +64,7 @@ def quantized(
         return found.model, _record(found), found.watched.doubts
     measure = _Drop(model, container, tuning.pixels, tuning.true, asked.threads)
     drop = measure(found.model)
-    if drop > asked.max_drop_points and not asked.recover:
+    if drop > RECOVER_FROM * asked.max_drop_points and not asked.recover:
         found = recover(model, container, calibration.pixels, tuning.pixels, target=target, **options)
         drop = measure(found.model)
     if drop <= asked.max_drop_points:

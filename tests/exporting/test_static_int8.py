@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,20 @@ def test_recovery_keeps_the_way_that_comes_nearest(container):
     exact, shown = scores_of(model, container, given.tuning.pixels), scores_of(content, container, given.tuning.pixels)
     assert np.abs(exact - shown).sum(axis=1).mean() / 2 == pytest.approx(best["distance"], rel=1e-5)
     assert quantized(model, container, given, asked, no_progress)[0] == content
+
+
+@pytest.mark.parametrize(("gate", "recovers"), [(2.0, False), (1.9, True)])
+def test_recovery_begins_at_half_of_the_gate(gate, recovers):
+    model = spoilt((MODELS / "fp32.tflite").read_bytes())
+    given = calibration(model, "tflite")
+    asked = partial(request, formats=["tflite"], schemes=["w8a8"])
+    tuning = given.tuning
+    plainly, *_ = quantized(model, "tflite", dataclasses.replace(given, tuning=None), asked(), no_progress)
+    right = [(scores_of(one, "tflite", tuning.pixels).argmax(axis=1) == tuning.true).sum() for one in (model, plainly)]
+    drop = 100 * (right[0] - right[1]) / len(tuning.true)
+    assert drop > 0
+    _, made, _ = quantized(model, "tflite", given, asked(max_drop=gate * drop), no_progress)
+    assert ("attempts" in made) == recovers
 
 
 def test_a_layer_that_int8_breaks_stays_in_float_and_is_named():
