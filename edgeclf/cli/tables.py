@@ -64,23 +64,20 @@ def artifact_table(rows: Sequence[ArtifactRow], conditions: str) -> None:
 
 
 def bench_table(measurements: Sequence[Measurement]) -> None:
-    """Three percentiles of each stage, one row a stage."""
-    table = _table("artifact", "engine", "threads", "stage", "p50 ms", "p90 ms", "p99 ms", "samples")
+    """Four percentiles of each stage, the median with its interval, one row a stage."""
+    from edgeclf_device.text import percentile_texts
+
+    table = _table("artifact", "engine", "stage", "p50 ms", "95 % interval", "p90 ms", "p99 ms", "p99.9 ms")
     for taken in measurements:
         for stage in taken.samples_ns:
-            values = taken.percentiles_ms(stage)
-            table.add_row(
-                escape(taken.artifact),
-                taken.engine,
-                str(taken.threads),
-                stage,
-                *(f"{values[name]:.3f}" for name in ("p50", "p90", "p99")),
-                str(len(taken.samples_ns[stage])),
-            )
+            executed = f"{taken.engine} ×{taken.threads}"
+            table.add_row(escape(taken.artifact), executed, stage, *percentile_texts(taken, stage))
     _print(table)
     first = measurements[0]
     where = f"{first.environment.cpu}, {first.environment.cores} cores, load {first.environment.load_1_min}"
-    Console().print(f"{first.input}; {first.warmup} frames of warm-up; {where}", highlight=False)
+    counts = sorted(len(taken.samples_ns["total"]) for taken in measurements)
+    taken_in_all = f"{counts[0]} to {counts[-1]} samples each after {first.warmup} frames of warm-up"
+    Console().print(f"{first.input}; {taken_in_all}; {where}", highlight=False)
 
 
 def quickstart_summary(made: Quickstart) -> None:
@@ -118,5 +115,4 @@ def _table(first: str, *columns: str) -> Table:
 
 def _print(table: Table) -> None:
     """A row is never broken: where the terminal is narrower, or none, it runs on."""
-    console = Console()
-    console.print(table, width=max(console.width, WIDTH), soft_wrap=True)
+    Console(width=max(Console().width, WIDTH)).print(table, soft_wrap=True)

@@ -9,6 +9,7 @@ from edgeclf_device import DataError, UsageError
 from edgeclf_device.bench import STAGES, bench, load_frames, sample, synthetic_frame
 from edgeclf_device.classifier import Classifier
 from edgeclf_device.environment import record_environment
+from edgeclf_device.text import percentile_texts
 
 
 def test_every_stage_has_a_raw_sample_of_every_frame(runnable):
@@ -28,7 +29,18 @@ def test_percentiles_are_samples_that_were_taken(some_artifact):
     taken = {value / 1e6 for value in measurement.samples_ns["infer"]}
     found = measurement.percentiles_ms("infer")
     assert set(found.values()) <= taken
-    assert found["p50"] <= found["p90"] <= found["p99"]
+    assert found["p50"] <= found["p90"] <= found["p99"] <= found["p99.9"]
+
+
+def test_the_median_stands_within_its_interval_and_rare_percentiles_need_more_samples(some_artifact):
+    measurement = bench(some_artifact, iterations=60)
+    found = measurement.intervals_ms("total")
+    assert found["p50"][0] <= measurement.percentiles_ms("total")["p50"] <= found["p50"][1]
+    assert found["p99.9"] is None
+    median, interval, *_, rarest = percentile_texts(measurement, "total")
+    low, high = map(float, interval.split(" to "))
+    assert low <= float(median) <= high
+    assert rarest == "–"
 
 
 def test_time_bounds_a_measurement_without_iterations(some_artifact):
@@ -39,7 +51,8 @@ def test_time_bounds_a_measurement_without_iterations(some_artifact):
 
 def test_a_measurement_is_versioned_json_with_its_environment(some_artifact):
     value = json.loads(json.dumps(bench(some_artifact, iterations=5).to_json()))
-    assert value["format"] == [1, 0]
+    assert value["format"] == [1, 1]
+    assert value["interval_95_ms"]["total"]["p99.9"] is None
     assert value["scheme"] == "w8a8"
     assert len(value["artifact_sha256"]) == 64
     assert set(value["environment"]) >= {"cpu", "cores", "python", "numpy", "system", "load_1_min"}

@@ -19,13 +19,14 @@ from edgeclf_device.classifier import Classifier
 from edgeclf_device.environment import Environment, record_environment
 from edgeclf_device.errors import DataError, UsageError
 from edgeclf_device.golden import GENERATOR, golden_input
+from edgeclf_device.intervals import percentile_interval
 from edgeclf_device.preprocess import PrepareSpec, prepare
 from edgeclf_device.progress import Progress, no_progress
 from edgeclf_device.sources import Frame, open_source
 
-FORMAT = (1, 0)
+FORMAT = (1, 1)
 STAGES = ("prepare", "infer", "decide", "total")
-PERCENTILES = (50, 90, 99)
+PERCENTILES = (50, 90, 99, 99.9)
 SYNTHETIC_SIZE = (720, 1280)
 MAX_FRAMES = 32
 """Frames held in memory and measured in turn."""
@@ -59,9 +60,15 @@ class Measurement:
     environment: Environment
 
     def percentiles_ms(self, stage: str) -> dict[str, float]:
-        """p50, p90 and p99 of a stage in milliseconds, by the nearest-rank method: each is a sample that was taken."""
+        """p50, p90, p99 and p99.9 of a stage in milliseconds, by the nearest-rank method: each is a sample."""
         values = np.percentile(self.samples_ns[stage], PERCENTILES, method="inverted_cdf")
         return {f"p{rank}": float(value) / 1e6 for rank, value in zip(PERCENTILES, values, strict=True)}
+
+    def intervals_ms(self, stage: str) -> dict[str, tuple[float, float] | None]:
+        """The 95 % interval of each percentile in milliseconds; None where there are too few samples to have one."""
+        samples = np.array(self.samples_ns[stage], np.int64)
+        found = {f"p{rank}": percentile_interval(samples, rank) for rank in PERCENTILES}
+        return {name: None if ends is None else (ends[0] / 1e6, ends[1] / 1e6) for name, ends in found.items()}
 
     def to_json(self) -> dict[str, Any]:
         """The measurement as ``bench --json`` writes it: raw samples included."""
@@ -70,6 +77,7 @@ class Measurement:
             **{key: value for key, value in vars(self).items() if key not in ("environment", "samples_ns")},
             "environment": self.environment.to_json(),
             "summary_ms": {stage: self.percentiles_ms(stage) for stage in STAGES},
+            "interval_95_ms": {stage: self.intervals_ms(stage) for stage in STAGES},
             "samples_ns": self.samples_ns,
         }
 
