@@ -56,8 +56,17 @@ def artifact_rows(bundle: Bundle, measurements: Sequence[Measurement]) -> list[A
         if entry.file not in measured:
             raise ModelError(f"{entry.file} was not measured; measure it first.")
         certified: dict[str, Any] = {name: getattr(certificate, name, None) for name in _CERTIFIED}
-        times: dict[str, Any] = {f"{name}_ms": value for name, value in measured[entry.file].items()}
-        rows.append(ArtifactRow(file=entry.file, size_bytes=entry.size_bytes, **certified, **times))
+        times = measured[entry.file]
+        rows.append(
+            ArtifactRow(
+                file=entry.file,
+                size_bytes=entry.size_bytes,
+                p50_ms=times["p50"],
+                p90_ms=times["p90"],
+                p99_ms=times["p99"],
+                **certified,
+            )
+        )
     return rows
 
 
