@@ -69,8 +69,8 @@ def bench_table(measurements: Sequence[Measurement]) -> None:
 
     table = _table("artifact", "engine", "stage", "p50 ms", "95 % interval", "p90 ms", "p99 ms", "p99.9 ms")
     for taken in measurements:
+        executed = f"{taken.engine} ×{taken.threads}"
         for stage in taken.samples_ns:
-            executed = f"{taken.engine} ×{taken.threads}"
             table.add_row(escape(taken.artifact), executed, stage, *percentile_texts(taken, stage))
     _print(table)
     first = measurements[0]

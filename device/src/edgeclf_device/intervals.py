@@ -28,7 +28,7 @@ def percentile_interval(samples: NDArray[np.int64], rank: float, *, confidence: 
     if count < 2:
         return None
     ordered = np.sort(samples)
-    estimate = ordered[max(int(np.ceil(count * share)) - 1, 0)]
+    estimate = np.percentile(ordered, rank, method="inverted_cdf")
     effective = count / autocorrelation_time((samples <= estimate).astype(np.float64))
     spread = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(share * (1 - share) / effective)
     low, high = int(np.floor(count * (share - spread))), int(np.ceil(count * (share + spread)))
@@ -56,6 +56,5 @@ def autocorrelation_time(series: NDArray[np.float64]) -> float:
         return 1.0
     correlations = covariances / covariances[0]
     pairs = correlations[: count // 2 * 2].reshape(-1, 2).sum(axis=1)
-    ends = np.flatnonzero(pairs <= 0)
-    positive = pairs[: ends[0]] if len(ends) else pairs
-    return max(1.0, float(2 * np.minimum.accumulate(positive).sum() - 1)) if len(positive) else 1.0
+    positive = pairs[: np.append(pairs <= 0, True).argmax()]
+    return max(1.0, float(2 * np.minimum.accumulate(positive).sum() - 1))
