@@ -203,44 +203,6 @@ def export(
 
 
 @app.command()
-def bench(
-    paths: Annotated[list[Path], typer.Argument(help="Artifacts or bundles; of a bundle, every artifact.")],
-    source: Annotated[str | None, typer.Option(help="Frames to measure with; default: a synthetic one.")] = None,
-    engine: Engine = None,
-    threads: Annotated[list[int] | None, typer.Option(help="Threads to compute with; may be repeated.")] = None,
-    seconds: Annotated[float, typer.Option(help="How long to take samples, each artifact.")] = 3.0,
-    json_file: JsonFile = None,
-) -> None:
-    """Measure each stage of each artifact: p50, p90 and p99 after warm-up."""
-    from edgeclf.cli.tables import bench_table
-    from edgeclf_device.bench import bench as measure
-    from edgeclf_device.bench import load_frames
-    from edgeclf_device.choice import runnable
-
-    frames, description = (None, "") if source is None else load_frames(source)
-    for path in paths:
-        for file in runnable(path, engine=engine)[1]:
-            typer.echo(f"edgeclf: skipped, no engine to run it: {file}", err=True)
-    with Bars() as progress:
-        measurements = [
-            measure(
-                file,
-                engine=engine,
-                threads=count,
-                frames=frames,
-                description=description,
-                seconds=seconds,
-                progress=progress,
-            )
-            for path in paths
-            for file in runnable(path, engine=engine)[0]
-            for count in threads or [1]
-        ]
-    _write_json(json_file, {"format": [1, 0], "measurements": [taken.to_json() for taken in measurements]})
-    bench_table(measurements)
-
-
-@app.command()
 def quickstart(
     out: Annotated[Path, typer.Option(help="New, empty, or an earlier quickstart's folder.")] = Path("quickstart"),
     seed: Annotated[int, typer.Option(help="Of the split and the training.")] = 0,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeclf.evaluation.evaluate import Evaluation
     from edgeclf.report.report import ArtifactRow
     from edgeclf.solar.quickstart import Quickstart
-    from edgeclf_device.bench import Measurement
+    from edgeclf_device.bench import Comparison, Measurement
 
 
 def evaluation_table(evaluations: Sequence[Evaluation]) -> None:
@@ -65,7 +65,7 @@ def artifact_table(rows: Sequence[ArtifactRow], conditions: str) -> None:
 
 def bench_table(measurements: Sequence[Measurement]) -> None:
     """Four percentiles of each stage, the median with its interval, one row a stage."""
-    from edgeclf_device.text import percentile_texts
+    from edgeclf_device.bench.text import how, percentile_texts, remarks
 
     table = _table("artifact", "engine", "stage", "p50 ms", "95 % interval", "p90 ms", "p99 ms", "p99.9 ms")
     for taken in measurements:
@@ -75,9 +75,32 @@ def bench_table(measurements: Sequence[Measurement]) -> None:
     _print(table)
     first = measurements[0]
     where = f"{first.environment.cpu}, {first.environment.cores} cores, load {first.environment.load_1_min}"
-    counts = sorted(len(taken.samples_ns["total"]) for taken in measurements)
-    taken_in_all = f"{counts[0]} to {counts[-1]} samples each after {first.warmup} frames of warm-up"
-    Console().print(f"{first.input}; {taken_in_all}; {where}", highlight=False)
+    console = Console()
+    console.print(f"{first.input}; {where}", highlight=False)
+    for taken in measurements:
+        console.print(
+            f"{taken.artifact} ({taken.engine} ×{taken.threads}): {how(taken)}", highlight=False, markup=False
+        )
+        for remark in remarks(taken):
+            console.print(f"  {remark}", highlight=False, markup=False)
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> None:
+    """One row a comparison: how long the second takes as a share of the first, with both intervals, and the verdict."""
+    table = _table("artifact", "against", "time ratio", "95 % interval", "99 % interval", "verdict")
+    for made in comparisons:
+        table.add_row(
+            *(escape(f"{one.artifact} ({one.engine} ×{one.threads})") for one in (made.other, made.base)),
+            f"{made.ratio:.3f}",
+            *(
+                "–" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+                for ends in (made.interval_95, made.interval_99)
+            ),
+            made.verdict,
+        )
+    _print(table)
+    taken = "in turn" if all(made.rounds for made in comparisons) else "at different times"
+    Console().print(f"Measured {taken}; the verdict goes by the 99 % interval.", highlight=False)
 
 
 def quickstart_summary(made: Quickstart) -> None:

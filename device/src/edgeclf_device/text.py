@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from edgeclf_device.artifact import Artifact
-from edgeclf_device.bench import STAGES, Measurement
 from edgeclf_device.certificate import Certificate, Paired
 from edgeclf_device.doctor import Finding
 from edgeclf_device.manifest import Tensor
@@ -49,28 +48,6 @@ def verification_lines(verification: Verification) -> Iterator[str]:
     for check in verification.checks:
         yield f"{_MARKS[check.outcome]:8} {f'{check.file}: {check.name}':{width}}  {check.detail}"
     yield "verified" if verification.ok else "NOT VERIFIED: don't use it; copy or export it again"
-
-
-def measurement_lines(measurement: Measurement) -> Iterator[str]:
-    """What was measured, and the percentiles of each stage in milliseconds, the median with its interval."""
-    environment = measurement.environment
-    yield (
-        f"{measurement.artifact}: {measurement.engine} {measurement.engine_version}, {measurement.threads} threads, "
-        f"{len(measurement.samples_ns['total'])} samples after {measurement.warmup} for warm-up"
-    )
-    yield f"  {measurement.input}; {environment.cpu}, {environment.cores} cores, load {environment.load_1_min}"
-    yield f"  {'ms':8} {'p50':>9}  {'95 % interval':>17} {'p90':>9} {'p99':>9} {'p99.9':>9}"
-    for stage in STAGES:
-        median, interval, *others = percentile_texts(measurement, stage)
-        yield f"  {stage:8} {median:>9}  {interval:>17} " + " ".join(f"{one:>9}" for one in others)
-
-
-def percentile_texts(measurement: Measurement, stage: str) -> tuple[str, ...]:
-    """p50, its 95 % interval, p90, p99 and p99.9 of a stage in milliseconds; – where samples are too few to tell it."""
-    values, intervals = measurement.percentiles_ms(stage), measurement.intervals_ms(stage)
-    ends = intervals["p50"]
-    _, *others = (f"{value:.3f}" if intervals[name] else "–" for name, value in values.items())
-    return f"{values['p50']:.3f}", "–" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}", *others
 
 
 def finding_lines(findings: Iterable[Finding]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeclf_device import text
 from edgeclf_device.classifier import Classifier
+from edgeclf_device.cli.parsed import options_given
 from edgeclf_device.decisions import parse_rule
 from edgeclf_device.errors import DataError, SystemStateError, UsageError
 from edgeclf_device.event_log import EventLog, event_json
@@ -100,12 +101,11 @@ def _terminable() -> Iterator[None]:
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:
-    given = {"delegate": options.delegate, "provider": options.provider}
     return Classifier.open(
         options.path,
         engine=options.engine,
         threads=options.threads,
-        options={name: value for name, value in given.items() if value is not None},
+        options=options_given(options),
         allow=options.allow,
     )
 

@@ -11,9 +11,22 @@ from typing import Any
 
 from edgeclf_device import text
 from edgeclf_device.artifact import read_artifact
+from edgeclf_device.bench import (
+    COLD_STARTS,
+    Plan,
+    Scenario,
+    compare,
+    compare_with,
+    comparison_lines,
+    gate,
+    load_frames,
+    measurement_lines,
+    measurements_json,
+    read_measurements,
+)
 from edgeclf_device.bench import bench as measure
-from edgeclf_device.bench import load_frames
 from edgeclf_device.bundle import read_bundle, resolve
+from edgeclf_device.cli.parsed import options_given
 from edgeclf_device.doctor import examine, healthy
 from edgeclf_device.errors import DependencyError, ModelError
 from edgeclf_device.terminal import stderr_progress
@@ -44,23 +57,39 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """``bench``: measure each stage."""
+    """``bench``: measure each stage, or two artifacts in turn; keep limits."""
     frames, description = (None, "") if options.source is None else load_frames(options.source)
-    measurement = measure(
-        options.path,
-        engine=options.engine,
-        threads=options.threads,
-        frames=frames,
-        description=description,
-        seconds=options.seconds,
-        iterations=options.iterations,
-        warmup=options.warmup,
-        progress=stderr_progress(),
-    )
-    if options.json:
-        _print_json(measurement.to_json())
+    how: dict[str, Any] = {
+        "engine": options.engine,
+        "threads": options.threads,
+        "options": options_given(options),
+        "frames": frames,
+        "description": description,
+        "progress": stderr_progress(),
+    }
+    if options.against is not None:
+        compared = compare(options.path, options.against, seconds=options.seconds * 2, **how)
+        measurements, comparisons = [compared.base, compared.other], [compared]
     else:
-        _print_lines(text.measurement_lines(measurement))
+        plan = Plan(
+            seconds=options.seconds,
+            iterations=options.iterations,
+            warmup=options.warmup,
+            cold_starts=0 if options.no_cold_start else COLD_STARTS,
+        )
+        rate = options.rate
+        scenario: Scenario = "offline" if options.offline else "single-stream" if rate is None else "fixed-rate"
+        measurements = [measure(options.path, scenario=scenario, rate_fps=rate, plan=plan, **how)]
+        earlier = [] if options.compare is None else read_measurements(options.compare)
+        comparisons = [compare_with(earlier, taken) for taken in measurements if options.compare is not None]
+    if options.json:
+        _print_json(measurements_json(measurements, comparisons))
+    else:
+        for taken in measurements:
+            _print_lines(measurement_lines(taken))
+        for made in comparisons:
+            _print_lines(comparison_lines(made))
+    gate(measurements, comparisons, max_p90_ms=options.max_p90_ms, max_regression_percent=options.max_regression)
     return 0
 
 

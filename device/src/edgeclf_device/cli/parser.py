@@ -40,11 +40,9 @@ def parser(program: str) -> argparse.ArgumentParser:
     command("inspect", commands.inspect, "Print what an artifact says of itself; needs no engine.", as_json)
     command("verify", commands.verify, "Check every digest and run the golden input.", engine, as_json)
     _add_classify(command("classify", classify.classify, "Classify the frames of a source.", engine, threads))
-    measure = command("bench", commands.bench, "Measure each stage: p50, p90 and p99.", engine, threads, as_json)
-    measure.add_argument("--source", metavar="S", help="frames to measure with (default: a synthetic 1280×720 frame)")
-    measure.add_argument("--seconds", type=float, default=3.0, metavar="T", help="how long to measure (default: 3)")
-    measure.add_argument("--iterations", type=_positive, metavar="N", help="samples to take, instead of --seconds")
-    measure.add_argument("--warmup", type=int, default=20, metavar="N", help="frames before the first (default: 20)")
+    _add_bench(
+        command("bench", commands.bench, "Measure each stage, or two artifacts in turn.", engine, threads, as_json)
+    )
     tune = command("tune", commands.tune, "Find the fastest engine and threads here, and keep them.", as_json)
     tune.add_argument("--source", metavar="S", help="frames to measure with (default: a synthetic 1280×720 frame)")
     tune.add_argument("--seconds", type=float, default=3.0, metavar="T", help="for each candidate (default: 3)")
@@ -72,6 +70,30 @@ def _add_classify(added: argparse.ArgumentParser) -> None:
     added.add_argument(
         "--token-file", type=Path, metavar="F", help="holds the page's token (default: $EDGECLF_TOKEN; auto makes one)"
     )
+    _add_hardware(added)
+
+
+def _add_bench(added: argparse.ArgumentParser) -> None:
+    added.add_argument(
+        "against", nargs="?", type=Path, metavar="OTHER", help="measured in turn with PATH: which is faster?"
+    )
+    added.add_argument("--source", metavar="S", help="frames to measure with (default: a synthetic 1280×720 frame)")
+    added.add_argument(
+        "--seconds", type=float, default=10.0, metavar="T", help="at most; less where the median is known (default: 10)"
+    )
+    added.add_argument("--iterations", type=_positive, metavar="N", help="samples to take, instead of --seconds")
+    added.add_argument("--warmup", type=int, metavar="N", help="frames before the first (default: until steady)")
+    added.add_argument("--no-cold-start", action="store_true", help="start no new processes")
+    scenario = added.add_mutually_exclusive_group()
+    scenario.add_argument("--offline", action="store_true", help="give all frames at once: throughput")
+    scenario.add_argument("--rate", type=float, metavar="FPS", help="let so many frames a second come, late or not")
+    added.add_argument("--compare", type=Path, metavar="F", help="compare with a file of bench --json")
+    added.add_argument("--max-p90-ms", type=float, metavar="MS", help="exit 6 where p90 is higher")
+    added.add_argument("--max-regression", type=float, metavar="PCT", help="exit 6 where surely slower by more")
+    _add_hardware(added)
+
+
+def _add_hardware(added: argparse.ArgumentParser) -> None:
     added.add_argument("--delegate", metavar="LIB", help="a library that runs .tflite on other hardware")
     added.add_argument("--provider", metavar="P", help="what ONNX Runtime computes with: cpu, cuda, tensorrt, …")
 

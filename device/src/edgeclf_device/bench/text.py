@@ -1,0 +1,75 @@
+"""Measurements as plain lines for people, at most 100 columns wide; the host's tables are made of the same texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from edgeclf_device.bench.cold_start import ColdStart
+from edgeclf_device.bench.measurement import Measurement
+
+
+def measurement_lines(measurement: Measurement) -> Iterator[str]:
+    """What was measured, the percentiles of each stage in milliseconds, and what there is to say about them."""
+    environment = measurement.environment
+    yield f"{measurement.artifact}: {engine_text(measurement)}, {how(measurement)}"
+    yield f"  {measurement.input}; {environment.cpu}, {environment.cores} cores, load {environment.load_1_min}"
+    yield f"  {'ms':8} {'p50':>9}  {'95 % interval':>17} {'p90':>9} {'p99':>9} {'p99.9':>9}"
+    for stage in measurement.samples_ns:
+        median, interval, *others = percentile_texts(measurement, stage)
+        yield f"  {stage:8} {median:>9}  {interval:>17} " + " ".join(f"{one:>9}" for one in others)
+    yield from (f"  {line}" for line in remarks(measurement))
+
+
+def engine_text(measurement: Measurement) -> str:
+    """The engine with its version, its options and its threads."""
+    options = "".join(f", {name} {value}" for name, value in measurement.options.items())
+    return f"{measurement.engine} {measurement.engine_version}{options}, {measurement.threads} threads"
+
+
+def how(measurement: Measurement) -> str:
+    """How many samples were taken, in which scenario."""
+    rate = "" if measurement.rate_fps is None else f" {measurement.rate_fps:g} frames/s,"
+    scenario = "" if measurement.scenario == "single-stream" else f"{measurement.scenario},{rate} "
+    return f"{scenario}{len(measurement.samples_ns['total'])} samples after {measurement.warmup} for warm-up"
+
+
+def percentile_texts(measurement: Measurement, stage: str) -> tuple[str, ...]:
+    """p50, its 95 % interval, p90, p99 and p99.9 of a stage in milliseconds; – where samples are too few to tell it."""
+    values, intervals = measurement.percentiles_ms(stage), measurement.intervals_ms(stage)
+    ends = intervals["p50"]
+    _, *others = (f"{value:.3f}" if intervals[name] else "–" for name, value in values.items())
+    return f"{values['p50']:.3f}", "–" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}", *others
+
+
+def remarks(measurement: Measurement) -> Iterator[str]:
+    """Frames per second, the first label of a new process, memory and energy where measured, and every doubt, aloud."""
+    yield f"{measurement.frames_per_second:.1f} frames/s over {measurement.wall_ns / 1e9:.1f} s"
+    if measurement.cold_starts:
+        yield _cold(measurement.cold_starts)
+    if measurement.energy is not None:
+        energy = measurement.energy
+        each = energy.joules / len(measurement.samples_ns["total"])
+        yield f"energy ({energy.source}): {energy.watts:.2f} W, {1000 * each:.2f} mJ each frame"
+    if not measurement.steady:
+        yield "UNSTABLE: its times were not steady yet after the longest warm-up → measure again, with --seconds 30"
+    for doubt in measurement.doubts:
+        yield f"{doubt.level.upper()}: {doubt.detail} → {doubt.remedy}"
+
+
+def _cold(starts: Sequence[ColdStart]) -> str:
+    def median_ms(values: Sequence[int]) -> float:
+        return float(np.median(values)) / 1e6
+
+    parts = {
+        "Python": median_ms([start.start_ns for start in starts]),
+        "imports": median_ms([start.import_ns for start in starts]),
+        "open": median_ms([start.open_ns for start in starts]),
+        "first frame": median_ms([start.first_ns for start in starts]),
+    }
+    told = ", ".join(f"{name} {value:.0f}" for name, value in parts.items())
+    peaks = [start.peak_bytes for start in starts if start.peak_bytes is not None]
+    memory = f"; peak memory {np.median(peaks) / 2**20:.0f} MiB" if peaks else ""
+    total = median_ms([start.first_label_ns for start in starts])
+    return f"first label of a new process after {total:.0f} ms ({told}; median of {len(starts)}){memory}"
