@@ -19,7 +19,7 @@ from edgeclf_device.bench.conditions import Watch
 from edgeclf_device.bench.energy import metered
 from edgeclf_device.bench.frames import SYNTHETIC, synthetic_frame
 from edgeclf_device.bench.measurement import Measurement, Scenario
-from edgeclf_device.bench.steady import steady
+from edgeclf_device.bench.steady import MIN_BLOCKS, steady
 from edgeclf_device.bench.validity import judge
 from edgeclf_device.classifier import Classifier
 from edgeclf_device.engines import NO_OPTIONS
@@ -45,7 +45,9 @@ COLD_STARTS = 3
 WARM_UP_SECONDS = (0.5, 5.0)
 """The shortest and the longest warm-up."""
 
-WARM_UP_FRAMES = 20
+WARM_UP_FRAMES = 2 * MIN_BLOCKS
+"""Looked at together: fewer show no change."""
+
 _SPIN_NS = 200_000
 """Sleeping is not more exact than this: the rest is waited for."""
 
@@ -173,9 +175,11 @@ def warm_up(classify: Classifier, turn: Iterator[Frame], frames: int | None) -> 
     begin, (shortest, longest) = perf_counter(), WARM_UP_SECONDS
     taken: list[int] = []
     while True:
-        taken += [sample(classify, frame)["total"] for frame in islice(turn, WARM_UP_FRAMES)]
+        taken.append(sample(classify, next(turn))["total"])
         spent = perf_counter() - begin
-        if spent >= longest or (spent >= shortest and steady(np.array(taken))):
+        if spent >= longest:
+            return taken
+        if spent >= shortest and len(taken) % WARM_UP_FRAMES == 0 and steady(np.array(taken)):
             return taken
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_BLOCKS = 100
-MIN_BLOCKS = 10
-"""Fewer blocks can not show a change, nor that there is none."""
+BLOCKS = 40
+"""So few that each is long: what disturbs single frames and their neighbours does not show in the medians."""
+
+MIN_BLOCKS = 24
+"""Fewer blocks can not show a change: none would be significant."""
 
 SIGNIFICANCE = 0.001
 MIN_SHIFT = 0.02
@@ -25,34 +27,31 @@ def change_point(series: NDArray[np.float64]) -> int | None:
     and at least ``MIN_SHIFT`` between the medians.
 
     Args:
-        series: float64 (N,), above 0.
+        series: float64 (N,), above 0: medians of blocks; the test takes neighbours for independent.
     """
     count = len(series)
     if count < MIN_BLOCKS:
         return None
     ranks = series.argsort(kind="stable").argsort(kind="stable") + 1
-    places = np.arange(1, count)
-    statistic = np.abs(2 * np.cumsum(ranks)[:-1] - places * (count + 1))
-    found = int(statistic.argmax())
-    if 2 * np.exp(-6 * float(statistic[found]) ** 2 / (count**3 + count**2)) > SIGNIFICANCE:
+    statistic = np.abs(2 * np.cumsum(ranks)[:-1] - np.arange(1, count) * (count + 1))
+    if 2 * np.exp(-6 * float(statistic.max()) ** 2 / (count**3 + count**2)) > SIGNIFICANCE:
         return None
-    before, after = np.median(series[: found + 1]), np.median(series[found + 1 :])
-    return found + 1 if abs(after / before - 1) > MIN_SHIFT else None
+    place = int(statistic.argmax()) + 1
+    before, after = np.median(series[:place]), np.median(series[place:])
+    return place if abs(after / before - 1) > MIN_SHIFT else None
 
 
 def steady(samples_ns: NDArray[np.int64]) -> bool:
-    """Whether the second half of the samples holds no change of level.
+    """Whether the second half of the samples shows no change of level; fewer than 2 × ``MIN_BLOCKS`` show none.
 
     Args:
         samples_ns: int64 (N,) in the order taken.
     """
-    half = samples_ns[len(samples_ns) // 2 :]
-    return len(half) >= MIN_BLOCKS and change_point(block_medians(half)) is None
+    return change_point(block_medians(samples_ns[len(samples_ns) // 2 :])) is None
 
 
-def block_medians(samples_ns: NDArray[np.int64], blocks: int = MAX_BLOCKS) -> NDArray[np.float64]:
-    """float64 (at most ``blocks``,): the medians of neighbouring samples, as many in each; a short rest is left out."""
-    size = -(-len(samples_ns) // blocks)
-    whole = samples_ns[: len(samples_ns) // size * size] if size else samples_ns
-    medians: NDArray[np.float64] = np.median(whole.reshape(-1, max(size, 1)), axis=1)
+def block_medians(samples_ns: NDArray[np.int64], *, least: int = 1) -> NDArray[np.float64]:
+    """float64 (at most ``BLOCKS``,): the medians of as many samples each, at least ``least``; a rest is left out."""
+    size = max(least, -(-len(samples_ns) // BLOCKS))
+    medians: NDArray[np.float64] = np.median(samples_ns[: len(samples_ns) // size * size].reshape(-1, size), axis=1)
     return medians

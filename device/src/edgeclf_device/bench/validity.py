@@ -28,6 +28,9 @@ STOLEN: Limits = (0.02, 0.10)
 DRIFT: Limits = (0.03, 0.10)
 """Change of the median time from one part of the measurement to the next."""
 
+ALIKE = 5
+"""Samples of a block, at least: so near to each other that what disturbs one disturbs the next."""
+
 WINDOW_S = 1.0
 """The work of others is also looked at in windows of at least this length: shorter ones are too coarse for the
 system's clock ticks of 10 ms."""
@@ -106,8 +109,8 @@ def _frequency(looks: Sequence[Conditions]) -> Iterator[Doubt]:
 
 
 def _load(looks: Sequence[Conditions]) -> Iterator[Doubt]:
-    whole = (looks[0], looks[-1])
-    others = max((_others(before, after) for before, after in (whole, *_windows(looks))), default=0.0)
+    spans = [(looks[0], looks[-1]), *_windows(looks)]
+    others = max(_others(before, after) for before, after in spans)
     level = _level(others, OTHERS)
     if level:
         yield Doubt(
@@ -116,26 +119,27 @@ def _load(looks: Sequence[Conditions]) -> Iterator[Doubt]:
             detail=f"other programs used up to {others:.2f} of a core that this one may use",
             remedy="stop them (top shows them), and measure again",
         )
-    before, after = whole
-    wall = (after.at_ns - before.at_ns) / 1e9
-    if before.busy_s is not None and before.stolen_s is not None and after.stolen_s is not None and wall >= WINDOW_S:
-        stolen = (after.stolen_s - before.stolen_s) / wall
-        level = _level(stolen, STOLEN)
-        if level:
-            yield Doubt(
-                kind="stolen",
-                level=level,
-                detail=f"the host gave {stolen:.2f} of a core to other machines",
-                remedy="measure on hardware of your own, or when the host is quiet",
-            )
+    stolen = max(_cores(before, after, "stolen_s") for before, after in spans)
+    level = _level(stolen, STOLEN)
+    if level:
+        yield Doubt(
+            kind="stolen",
+            level=level,
+            detail=f"the host gave up to {stolen:.2f} of a core to other machines",
+            remedy="measure on hardware of your own, or when the host is quiet",
+        )
 
 
 def _others(before: Conditions, after: Conditions) -> float:
     """Cores that others kept busy between two looks; 0 where the system doesn't tell, or the time is too short."""
-    wall = (after.at_ns - before.at_ns) / 1e9
-    if before.busy_s is None or after.busy_s is None or wall < WINDOW_S:
-        return 0.0
-    return (after.busy_s - before.busy_s - (after.own_s - before.own_s)) / wall
+    busy = _cores(before, after, "busy_s")
+    return busy - _cores(before, after, "own_s") if busy else 0.0
+
+
+def _cores(before: Conditions, after: Conditions, counter: str) -> float:
+    """By how much a counter of core seconds rose each second; 0 likewise."""
+    first, last, wall = getattr(before, counter), getattr(after, counter), (after.at_ns - before.at_ns) / 1e9
+    return 0.0 if first is None or last is None or wall < WINDOW_S else (last - first) / wall
 
 
 def _windows(looks: Sequence[Conditions]) -> Iterator[tuple[Conditions, Conditions]]:
@@ -164,7 +168,7 @@ def _swapping(looks: Sequence[Conditions]) -> Iterator[Doubt]:
 
 
 def _drift(samples_ns: NDArray[np.int64]) -> Iterator[Doubt]:
-    blocks = block_medians(samples_ns, DRIFT_BLOCKS)
+    blocks = block_medians(samples_ns, least=ALIKE)
     place = change_point(blocks)
     if place is None:
         return
@@ -180,10 +184,6 @@ def _drift(samples_ns: NDArray[np.int64]) -> Iterator[Doubt]:
             ),
             remedy="wait until the machine is quiet and its temperature steady, and measure again",
         )
-
-
-DRIFT_BLOCKS = 40
-"""Blocks long enough that what disturbs single frames, and their neighbours, does not show in their medians."""
 
 
 def _rise(counts: Sequence[int | None]) -> int:
