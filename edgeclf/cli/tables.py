@@ -64,43 +64,34 @@ def artifact_table(rows: Sequence[ArtifactRow], conditions: str) -> None:
 
 
 def bench_table(measurements: Sequence[Measurement]) -> None:
-    """Four percentiles of each stage, the median with its interval, one row a stage."""
-    from edgeclf_device.bench.text import how, percentile_texts, remarks
+    """One row a measurement: medians of the stages and of the total with its interval, p90 and p99; then remarks."""
+    from edgeclf_device.bench.text import how, percentile_texts, remarks, told
 
-    table = _table("artifact", "engine", "stage", "p50 ms", "95 % interval", "p90 ms", "p99 ms", "p99.9 ms")
+    table = _table("artifact", "engine", "prepare", "infer", "total ms", "95 % interval", "p90", "p99")
     for taken in measurements:
+        first, second, whole = (percentile_texts(taken, stage) for stage in ("prepare", "infer", told(taken)))
         executed = f"{taken.engine} ×{taken.threads}"
-        for stage in taken.samples_ns:
-            table.add_row(escape(taken.artifact), executed, stage, *percentile_texts(taken, stage))
+        table.add_row(escape(taken.artifact), executed, first[0], second[0], whole[0], *whole[1:4])
     _print(table)
-    first = measurements[0]
-    where = f"{first.environment.cpu}, {first.environment.cores} cores, load {first.environment.load_1_min}"
-    console = Console()
-    console.print(f"{first.input}; {where}", highlight=False)
+    environment = measurements[0].environment
+    _tell(f"{measurements[0].input}; {environment.cpu}, {environment.cores} cores, load {environment.load_1_min}")
     for taken in measurements:
-        console.print(
-            f"{taken.artifact} ({taken.engine} ×{taken.threads}): {how(taken)}", highlight=False, markup=False
-        )
+        _tell(f"{taken.artifact} ({taken.engine} ×{taken.threads}): {how(taken)}")
         for remark in remarks(taken):
-            console.print(f"  {remark}", highlight=False, markup=False)
+            _tell(f"  {remark}")
 
 
-def comparison_table(comparisons: Sequence[Comparison]) -> None:
-    """One row a comparison: how long the second takes as a share of the first, with both intervals, and the verdict."""
-    table = _table("artifact", "against", "time ratio", "95 % interval", "99 % interval", "verdict")
+def comparison_text(comparisons: Sequence[Comparison]) -> None:
+    """Each comparison's verdict, and the ratio of the times with both intervals."""
+    from edgeclf_device.bench import comparison_lines
+
     for made in comparisons:
-        table.add_row(
-            *(escape(f"{one.artifact} ({one.engine} ×{one.threads})") for one in (made.other, made.base)),
-            f"{made.ratio:.3f}",
-            *(
-                "–" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-                for ends in (made.interval_95, made.interval_99)
-            ),
-            made.verdict,
-        )
-    _print(table)
-    taken = "in turn" if all(made.rounds for made in comparisons) else "at different times"
-    Console().print(f"Measured {taken}; the verdict goes by the 99 % interval.", highlight=False)
+        for line in comparison_lines(made):
+            _tell(line)
+
+
+def _tell(line: str) -> None:
+    Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def quickstart_summary(made: Quickstart) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from edgeclf_device.bench.comparing import Comparison
 from edgeclf_device.bench.measurement import Measurement
+from edgeclf_device.bench.text import told
 from edgeclf_device.errors import GateError
 
 
@@ -38,8 +39,7 @@ def gate(
 
 def _too_slow(measurements: Sequence[Measurement], limit: float | None) -> Iterator[str]:
     for taken in measurements if limit is not None else ():
-        stage = "latency" if "latency" in taken.samples_ns else "total"
-        found = taken.percentiles_ms(stage)["p90"]
+        found = taken.percentiles_ms(told(taken))["p90"]
         if limit is not None and found > limit:
             executed = f"{taken.engine} ×{taken.threads}"
             yield f"{taken.artifact} ({executed}): p90 must be at most {limit:g} ms, but it is {found:.3f} ms"

@@ -185,12 +185,18 @@ def warm_up(classify: Classifier, turn: Iterator[Frame], frames: int | None) -> 
 
 def subject(classify: Classifier, options: Mapping[str, str]) -> dict[str, Any]:
     """The fields of a ``Measurement`` that say what was measured."""
+    certificate, pixels = classify.manifest.certificate, classify.manifest.preprocessing
+    accuracy = None if certificate is None else certificate.accuracy
     return {
         "artifact": classify.path.name,
         "artifact_sha256": classify.artifact.digest,
         "artifact_bytes": classify.path.stat().st_size,
         "scheme": classify.manifest.scheme,
         "container": classify.manifest.container,
+        "accuracy": accuracy,
+        "accuracy_images": None if certificate is None or accuracy is None else certificate.images,
+        "height": pixels.height,
+        "width": pixels.width,
         "engine": classify.engine.name,
         "engine_version": classify.engine.version,
         "options": dict(options),

@@ -32,6 +32,8 @@ class Measurement:
     Attributes:
         artifact: file name; ``artifact_sha256`` is of its model bytes.
         scheme, container, artifact_bytes: of that file.
+        accuracy, accuracy_images: by its certificate, and on how many images; None where it was not measured.
+        height, width: of what the model sees, in pixels.
         engine, engine_version, options, threads: what executed it.
         input: which frames, for people.
         scenario: ``single-stream``, one frame after the other; ``offline``, all frames given at once; ``fixed-rate``,
@@ -55,6 +57,10 @@ class Measurement:
     artifact_bytes: int
     scheme: str
     container: str
+    accuracy: float | None
+    accuracy_images: int | None
+    height: int
+    width: int
     engine: str
     engine_version: str
     options: Mapping[str, str]

@@ -35,6 +35,11 @@ def how(measurement: Measurement) -> str:
     return f"{scenario}{len(measurement.samples_ns['total'])} samples after {measurement.warmup} for warm-up"
 
 
+def told(measurement: Measurement) -> str:
+    """The stage that tells what a frame takes: at a fixed rate with its waiting."""
+    return "latency" if "latency" in measurement.samples_ns else "total"
+
+
 def percentile_texts(measurement: Measurement, stage: str) -> tuple[str, ...]:
     """p50, its 95 % interval, p90, p99 and p99.9 of a stage in milliseconds; – where samples are too few to tell it."""
     values, intervals = measurement.percentiles_ms(stage), measurement.intervals_ms(stage)
