@@ -68,7 +68,10 @@ def find(paths: Sequence[Path], engines: Sequence[str] = ()) -> Found:
         found.skipped.extend(bad)
         for file in good:
             able = ENGINES_OF[read_artifact(file).manifest.container]
-            found.runs.extend((file, engine) for engine in engines or (None,) if engine is None or engine in able)
+            chosen = [engine for engine in engines if engine in able] if engines else [None]
+            found.runs.extend((file, engine) for engine in chosen)
+            if not chosen:
+                found.skipped.append(file)
     idle = [engine for engine in engines if engine not in {name for _, name in found.runs}]
     if idle or not found.runs:
         names = ", ".join(str(path) for path in paths)
