@@ -9,14 +9,17 @@ import pytest
 from edgeclf_device.errors import ModelError, UsageError
 from edgeclf_device.explain import (
     Facts,
+    Operator,
+    Profile,
     explain,
     explanation_lines,
     fp32_sibling,
     instruction_sets,
+    litert_times,
     why_int8_is_slow,
 )
-from edgeclf_device.explain.explain import verdict
 from edgeclf_device.explain.lines import COLUMNS
+from edgeclf_device.explain.observe import verdict
 from edgeclf_device.explain.processor import family_of
 from edgeclf_device.explain.profile_onnx import numbers_of as onnx_numbers
 from edgeclf_device.explain.profile_onnx import read_events
@@ -40,6 +43,7 @@ GOOD = Facts(
     delegated=None,
     partitions=0,
     left_over={},
+    left_over_share=None,
     activations=frozenset({"uint8"}),
     threads=2,
     effective_threads=1.8,
@@ -96,12 +100,35 @@ def test_a_profile_leaves_no_file_behind(tiny, tmp_path, monkeypatch):
     assert list(elsewhere.iterdir()) == []
 
 
-def test_litert_s_missing_operator_times_are_said_aloud(tiny, tmp_path):
+def test_litert_times_its_own_operators_and_those_inside_delegates_or_says_that_it_can_t(tiny, tmp_path):
     tiny.need_engine("fp32.tflite")
-    found = explain(tiny.write(tmp_path, "fp32.tflite"), threads=1, seconds=SHORT)
+    found = explain(tiny.write(tmp_path, "fp32.tflite"), engine="litert", threads=1, seconds=SHORT)
+    if found.profile.runs:
+        assert [one.kind for one in found.profile.operators if one.mean_ms is not None] == ["CAST"]
+        assert any("Convolution" in one.kind for one in found.profile.inside)
+        assert "LiteRT's CompiledModel in a process of its own" in text(found)
+    else:
+        assert "gives no times of single operators" in text(found)
+
+
+def test_litert_s_missing_operator_times_are_said_aloud(tiny, tmp_path, monkeypatch):
+    tiny.need_engine("fp32.tflite")
+    monkeypatch.setattr(
+        litert_times, "_PROGRAM", "import ctypes; ctypes.string_at(0)"
+    )  # dies as a changed function does
+    found = explain(tiny.write(tmp_path, "fp32.tflite"), engine="litert", threads=1, seconds=SHORT)
     assert found.profile.runs == 0
     assert all(one.mean_ms is None for one in found.profile.operators)
     assert "gives no times of single operators" in text(found)
+
+
+def test_times_of_other_operators_than_the_interpreter_s_are_not_believed(tiny, tmp_path, monkeypatch):
+    tiny.need_engine("fp32.tflite")
+    times = litert_times.Times(builtin={0: ("CAST", 0.1), 1: ("CONV_2D", 0.2)}, delegate={})
+    monkeypatch.setattr("edgeclf_device.explain.observe.litert_times", lambda *_, **__: times)
+    found = explain(tiny.write(tmp_path, "fp32.tflite"), engine="litert", threads=1, seconds=SHORT)
+    assert found.profile.runs == 0
+    assert found.profile.whole_ms is None
 
 
 def test_what_xnnpack_took_and_what_it_left_is_named(tiny, tmp_path):
@@ -256,6 +283,13 @@ def test_delegation_in_many_parts_is_a_cause_that_names_what_is_left():
     assert "9 HARD_SWISH, 1 CAST" in found
 
 
+def test_what_is_left_over_counts_by_its_time_where_that_is_known():
+    left = {"HARD_SWISH": 19, "CAST": 1}
+    few = {"engine": "litert", "delegated": 92, "operators": 112, "partitions": 20, "left_over": left}
+    assert "which take 76% of the time" in why(**few, left_over_share=0.76)
+    assert why(**few, left_over_share=0.01) == ""
+
+
 def test_delegation_of_nearly_all_in_one_part_is_no_cause():
     assert why(engine="litert", delegated=47, operators=50, partitions=1, left_over={"CAST": 3}) == ""
 
@@ -321,6 +355,50 @@ def test_the_operators_between_a_part_s_ends_are_delegated_and_no_others():
 
 def event(category, name, begin, duration, **args):
     return {"cat": category, "name": name, "ts": begin, "dur": duration, "args": args}
+
+
+def test_a_kind_s_time_is_that_of_its_timed_operators():
+    def operator(mean_ms):
+        provider = "delegate" if mean_ms is None else "engine"
+        return Operator(name="", kind="ADD", provider=provider, numbers="none", activations="int8", mean_ms=mean_ms)
+
+    def profile(*times):
+        operators = tuple(map(operator, times))
+        return Profile(operators=operators, inside=(), runs=9, run_ms=None, partitions=1, rounding_in_file=0, notes=())
+
+    (kind,) = profile(0.25, None, 0.5).kinds
+    assert (kind.nodes, kind.delegated, kind.mean_ms) == (3, 1, 0.75)
+    assert profile(None).kinds[0].mean_ms is None
+
+
+SUMMARY = """
+==== Run Order ====
+      [node type]  [start]  [first]  [avg ms]     [%]   [cdf%]  [mem KB] [times called]  [Name]
+             CAST    0.000    0.003     0.003  0.195%   0.195%     0.000            20   [Builtin]:0
+Delegate/Mean (ND)   0.000    0.030     0.010  6.514%  61.087%     0.000            40   [Delegate]:1
+       HARD_SWISH    0.123    0.129     0.131  9.935%  14.762%     0.000            20   [Builtin]:5
+
+==== Top by Computation Time ====
+       HARD_SWISH    0.123    0.129     9.999  9.935%  14.762%     0.000            20   [Builtin]:5
+
+==== Delegate Statistics ====
+Op Name                          Count    Avg(us)    Min(us)    Max(us)  Total(us)
+Delegate/Mean (ND)                  40       7.95          0         51       318
+Delegate/Fully Connected (NC, QS8, QC8W) GEMM   20   10.27   0   67   206
+
+Timings (microseconds): count=47 curr=131193
+"""
+
+
+def test_litert_s_summary_is_read_by_run():
+    times = litert_times.read_summary(SUMMARY, 20)
+    assert times.builtin == {0: ("CAST", 0.003), 5: ("HARD_SWISH", 0.131)}
+    assert times.delegate == {"Mean (ND)": (2, 0.0159), "Fully Connected (NC, QS8, QC8W) GEMM": (1, 0.0103)}
+
+
+def test_a_summary_that_misses_runs_or_holds_nothing_gives_no_times():
+    assert litert_times.read_summary(SUMMARY, 21) is None
+    assert litert_times.read_summary("", 20) is None
 
 
 def test_runs_for_warm_up_do_not_count_in_a_profile():

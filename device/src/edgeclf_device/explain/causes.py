@@ -18,7 +18,9 @@ from edgeclf_device.explain.processor import INT8_PRODUCTS
 BORDERS = 2
 """Rounding operators that every integer graph needs: where the pixels come in and where the scores go out."""
 MUCH = 0.1
-"""Share of operators or time above which rounding is worth a word."""
+"""Share of the time above which rounding is worth a word; of the operators, where the engine gives no times."""
+MANY_PARTS = 3
+"""Delegated parts from which handing tensors over is worth a word: operators at a network's ends make no part more."""
 FEW_THREADS = 0.6
 """Share of the threads asked for below which they are said not to be used."""
 MAX_KINDS = 4
@@ -40,6 +42,7 @@ class Facts:
         delegated: how many a delegate executes; None for an engine without delegates.
         partitions: parts that delegates took.
         left_over: kinds that no delegate took, each with its number.
+        left_over_share: of all operators' time; None where the engine gives no times.
         activations: dtypes of what the integer ones multiply weights with.
         threads: asked for; ``effective_threads`` processor time over elapsed time; ``cores`` those of this process.
     """
@@ -59,6 +62,7 @@ class Facts:
     delegated: int | None
     partitions: int
     left_over: Mapping[str, int]
+    left_over_share: float | None
     activations: frozenset[str]
     threads: int
     effective_threads: float
@@ -80,6 +84,7 @@ def facts_of(
     """The facts of a profile, beside what it was taken with."""
     numbers = Counter(one.numbers for one in profile.operators)
     rounding = [one for one in profile.operators if one.kind in ROUNDING]
+    left = [one for one in profile.operators if one.provider != "delegate"]
     return Facts(
         family=family,
         instruction_sets=None if sets is None else frozenset(one.name for one in sets if one.present),
@@ -92,10 +97,11 @@ def facts_of(
         real=numbers["float"],
         rounding=len(rounding),
         rounding_in_file=profile.rounding_in_file,
-        rounding_share=_share(rounding, profile.operators),
+        rounding_share=_share(rounding, profile),
         delegated=None if profile.partitions is None else profile.delegated,
         partitions=profile.partitions or 0,
-        left_over=Counter(one.kind for one in profile.operators if one.provider != "delegate"),
+        left_over=Counter(one.kind for one in left),
+        left_over_share=_share(left, profile),
         activations=frozenset(one.activations for one in profile.operators if one.numbers == "integer"),
         threads=threads,
         effective_threads=effective_threads,
@@ -130,8 +136,8 @@ def _no_integers(facts: Facts) -> Iterator[str]:
 
 def _unfused(facts: Facts) -> Iterator[str]:
     share = facts.rounding_share
-    many = facts.rounding - BORDERS > MUCH * facts.operators
-    if facts.rounding <= BORDERS or not (many or (share is not None and share > MUCH)):
+    weight = (facts.rounding - BORDERS) / max(1, facts.operators) if share is None else share
+    if facts.rounding <= BORDERS or weight <= MUCH:
         return
     time = "" if share is None else f", and they take {share:.0%} of the time"
     remedy = "Quantize the operators between them too, or leave whole stretches of the network in float."
@@ -160,11 +166,16 @@ def _delegation(facts: Facts) -> Iterator[str]:
             f"No operator is delegated: the interpreter's own kernels compute all {facts.operators} ({kinds}), which "
             f"are slower than XNNPACK's. {remedy}"
         )
-    elif facts.delegated < facts.operators / 2 or facts.partitions > BORDERS:
+        return
+    share = facts.left_over_share
+    many = facts.delegated < facts.operators / 2 or facts.partitions >= MANY_PARTS
+    if many if share is None else share > MUCH:
+        time = "" if share is None else f", which take {share:.0%} of the time"
         yield (
             f"Delegates take {facts.delegated} of {facts.operators} operators in "
-            f"{_counted(facts.partitions, 'part')}; left to the interpreter's own, slower kernels are {kinds}, and "
-            "between the parts tensors are handed over. Avoid these operators in the network."
+            f"{_counted(facts.partitions, 'part')}; left to the interpreter's own, slower kernels are {kinds}{time}, "
+            "and between the parts tensors are handed over. Replace what can be replaced of these in the network, or "
+            "compare another scheme: delegates take other operators of it."
         )
 
 
@@ -207,9 +218,9 @@ def _threads(facts: Facts) -> Iterator[str]:
         )
 
 
-def _share(part: list[Operator], whole: tuple[Operator, ...]) -> float | None:
-    time, everything = total_ms(part) if part else 0.0, total_ms(whole)
-    return None if time is None or not everything else time / everything
+def _share(part: list[Operator], profile: Profile) -> float | None:
+    time, whole = total_ms(part), profile.whole_ms
+    return None if time is None or not whole else time / whole
 
 
 def _kinds(numbers: Mapping[str, int]) -> str:

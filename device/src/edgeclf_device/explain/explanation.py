@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ class Operator:
         provider: what executes it: ONNX Runtime's provider, ``delegate``, or ``engine`` for the interpreter's own.
         numbers: what it multiplies.
         activations: dtype of its first input; empty where the engine does not tell.
-        mean_ms: of one run; None where the engine gives no times.
+        mean_ms: of one run; None where the engine gives no times, or a delegate executes it among others.
     """
 
     name: str
@@ -48,7 +49,10 @@ class Operator:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorKind:
-    """All operators of one kind: how many, how many of them a delegate executes, and their time in one run."""
+    """All operators of one kind: how many, how many of them a delegate executes, and the time of one run.
+
+    ``mean_ms`` is the time of those that are timed; None where none is.
+    """
 
     kind: str
     nodes: int
@@ -62,6 +66,7 @@ class Profile:
 
     Attributes:
         operators: in the order of execution.
+        inside: what delegates execute in place of operators, by their own kinds, as far as they are timed.
         runs: how many were timed, after a warm-up; 0 where the engine gives no times.
         run_ms: mean time of such a run as the engine measures it, slower than without measuring; None without times.
         partitions: parts that delegates took; None for an engine without delegates.
@@ -70,6 +75,7 @@ class Profile:
     """
 
     operators: tuple[Operator, ...]
+    inside: tuple[OperatorKind, ...]
     runs: int
     run_ms: float | None
     partitions: int | None
@@ -87,11 +93,18 @@ class Profile:
                 kind=kind,
                 nodes=len(members),
                 delegated=sum(one.provider == "delegate" for one in members),
-                mean_ms=total_ms(members),
+                mean_ms=total_ms([one for one in members if one.mean_ms is not None] or members),
             )
             for kind, members in groups.items()
         ]
         return tuple(sorted(found, key=lambda one: (-(one.mean_ms or 0.0), -one.nodes, one.kind)))
+
+    @property
+    def whole_ms(self) -> float | None:
+        """Time of all operators in one run; None where the engine gives no times."""
+        if not self.runs:
+            return None
+        return sum(one.mean_ms or 0.0 for one in self.operators) + sum(one.mean_ms or 0.0 for one in self.inside)
 
     @property
     def delegated(self) -> int:
@@ -159,7 +172,7 @@ class Explanation:
         }
 
 
-def total_ms(operators: list[Operator] | tuple[Operator, ...]) -> float | None:
-    """The time of all of them in one run; None where the engine gives no times."""
+def total_ms(operators: Sequence[Operator]) -> float | None:
+    """The time of all of them in one run; None where one has none."""
     times = [one.mean_ms for one in operators if one.mean_ms is not None]
-    return sum(times) if len(times) == len(operators) and times else None
+    return sum(times) if len(times) == len(operators) else None

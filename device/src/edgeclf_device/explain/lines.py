@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from textwrap import wrap
 
-from edgeclf_device.explain.explanation import ROUNDING, Explanation, Operator, OperatorKind, Profile, total_ms
+from edgeclf_device.explain.explanation import ROUNDING, Explanation, Operator, OperatorKind, Profile
 
 COLUMNS = 100
 MAX_KINDS = 8
 MAX_SLOWEST = 5
-_NAME = 40
+_NAME, _KIND = 40, 42
 _NUMBERS = {
     "integer": "in integers",
     "dynamic": "in integers that are rounded at each run",
@@ -53,29 +53,35 @@ def _processor(explanation: Explanation) -> str:
 
 def _profile_lines(profile: Profile, median_ms: float) -> Iterator[str]:
     yield from _wrapped(_operators(profile))
-    timed = profile.run_ms is not None
-    delegates = profile.partitions is not None
-    yield (
-        f"    {'operators':28} {'number':>6}"
-        + ("  delegated" if delegates else "")
-        + (f" {'ms':>9} {'share':>7}" if timed else "")
-    )
-    whole = total_ms(profile.operators)
+    whole, delegates = profile.whole_ms, profile.partitions is not None
+    times = "" if whole is None else f" {'ms':>9} {'share':>7}"
+    yield f"    {'operators':{_KIND}} {'number':>6}{'  delegated' if delegates else ''}{times}"
     for kind in profile.kinds[:MAX_KINDS]:
         yield _kind_line(kind, whole, delegates=delegates)
-    rest = profile.kinds[MAX_KINDS:]
-    if rest:
-        yield f"    and {len(rest)} more kinds (see --json)"
+    yield from _rest(profile.kinds)
+    if profile.inside:
+        yield "    inside the delegates"
+        for kind in profile.inside[:MAX_KINDS]:
+            yield _kind_line(kind, whole, delegates=delegates)
+        yield from _rest(profile.inside)
     if whole is not None:
-        yield "  Slowest operators:"
-        for one in sorted(profile.operators, key=lambda one: -(one.mean_ms or 0.0))[:MAX_SLOWEST]:
+        timed = [one for one in profile.operators if one.mean_ms is not None]
+        yield "  Slowest operators" + (" that the interpreter keeps:" if delegates else ":")
+        for one in sorted(timed, key=lambda one: -(one.mean_ms or 0.0))[:MAX_SLOWEST]:
             yield _operator_line(one, whole)
+        runs = f"{profile.runs} runs" + ("" if profile.run_ms is None else f" of {profile.run_ms:.3f} ms on average")
         yield from _wrapped(
-            f"The engine's profiler: {profile.runs} runs of {profile.run_ms:.3f} ms on average, {whole:.3f} ms of "
-            f"them in operators; without it the median is {median_ms:.3f} ms, so the shares tell more than the times"
+            f"The engine's profiler: {runs}, {whole:.3f} ms in operators; without it the median is {median_ms:.3f} ms, "
+            "so the shares tell more than the times"
         )
     for note in profile.notes:
         yield from _wrapped(note)
+
+
+def _rest(kinds: tuple[OperatorKind, ...]) -> Iterator[str]:
+    more = len(kinds) - MAX_KINDS
+    if more > 0:
+        yield f"    and {_counted(more, 'more kind')} (see --json)"
 
 
 def _operators(profile: Profile) -> str:
@@ -96,10 +102,8 @@ def _operators(profile: Profile) -> str:
 
 
 def _kind_line(kind: OperatorKind, whole: float | None, *, delegates: bool) -> str:
-    line = f"    {_cut(kind.kind, 28):28} {kind.nodes:6}" + (f"  {kind.delegated:9}" if delegates else "")
-    if kind.mean_ms is None or not whole:
-        return line
-    return f"{line} {kind.mean_ms:9.3f} {kind.mean_ms / whole:7.1%}"
+    line = f"    {_cut(kind.kind, _KIND):{_KIND}} {kind.nodes:6}" + (f"  {kind.delegated:9}" if delegates else "")
+    return line if kind.mean_ms is None or not whole else f"{line} {kind.mean_ms:9.3f} {kind.mean_ms / whole:7.1%}"
 
 
 def _operator_line(one: Operator, whole: float) -> str:

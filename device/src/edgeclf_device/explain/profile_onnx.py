@@ -61,6 +61,7 @@ def profile_onnx(
     others = sorted({one.provider for one in operators} - {CPU})
     return Profile(
         operators=operators,
+        inside=(),
         runs=runs,
         run_ms=run_ms,
         partitions=None,

@@ -21,6 +21,7 @@ from edgeclf_device.engines.tflite import TFLiteEngine
 from edgeclf_device.errors import ModelError, UsageError
 from edgeclf_device.explain.causes import facts_of, why_int8_is_slow
 from edgeclf_device.explain.explanation import Comparison, Explanation, Profile
+from edgeclf_device.explain.litert_times import litert_times
 from edgeclf_device.explain.processor import family_of, instruction_sets
 from edgeclf_device.explain.profile_onnx import profile_onnx
 from edgeclf_device.explain.profile_tflite import profile_tflite
@@ -30,6 +31,7 @@ from edgeclf_device.preprocess import prepare
 INTEGER_SCHEMES = ("w8a8", "w8a32", "w8a16")
 WARMUP = 10
 MIN_SAMPLES = 10
+MAX_TIMED_RUNS = 100
 SETTLE_SECONDS = 0.1
 """Until OpenCV's threads, which prepared the frame, no longer spin: they would count as the engine's (1.45 of 1)."""
 CPUINFO = Path("/proc/cpuinfo")
@@ -69,7 +71,7 @@ def explain(
     with Classifier.open(chosen, engine=engine, threads=threads, options=options) as classify:
         manifest, run = classify.manifest, _runner(classify)
         samples, effective = _measured(run, seconds)
-        profile = _profile(classify, options, seconds)
+        profile = _profile(classify, options, seconds, float(np.median(samples)) / 1e9)
         integer = manifest.scheme in INTEGER_SCHEMES
         other = (against or fp32_sibling(chosen)) if integer else against
         compared = None if other is None else _compared(classify, other, options, seconds)
@@ -186,14 +188,18 @@ def _compared(classify: Classifier, other: Path, options: Mapping[str, str], sec
     )
 
 
-def _profile(classify: Classifier, options: Mapping[str, str], seconds: float) -> Profile:
+def _profile(classify: Classifier, options: Mapping[str, str], seconds: float, median_seconds: float) -> Profile:
+    every = chosen_options(classify.engine.name, options)
     if isinstance(classify.engine, TFLiteEngine):
-        return profile_tflite(classify.engine)
+        runs, times = int(min(MAX_TIMED_RUNS, max(MIN_SAMPLES, seconds / median_seconds))), None
+        if classify.engine.name == "litert" and every == chosen_options("litert", NO_OPTIONS):
+            times = litert_times(classify.artifact.model, threads=classify.threads, runs=runs)
+        return profile_tflite(classify.engine, times, runs)
     return profile_onnx(
         classify.artifact.model,
         _batch(classify),
         threads=classify.threads,
-        options=chosen_options(classify.engine.name, options),
+        options=every,
         seconds=seconds,
     )
 
