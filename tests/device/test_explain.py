@@ -20,7 +20,7 @@ from edgeclf_device.explain import (
 )
 from edgeclf_device.explain.lines import COLUMNS
 from edgeclf_device.explain.observe import verdict
-from edgeclf_device.explain.processor import family_of
+from edgeclf_device.explain.processor import busy_ticks, family_of
 from edgeclf_device.explain.profile_onnx import numbers_of as onnx_numbers
 from edgeclf_device.explain.profile_onnx import read_events
 from edgeclf_device.explain.profile_tflite import delegated_nodes
@@ -47,6 +47,7 @@ GOOD = Facts(
     activations=frozenset({"uint8"}),
     threads=2,
     effective_threads=1.8,
+    others=0.0,
     cores=4,
 )
 
@@ -101,7 +102,7 @@ def test_a_profile_leaves_no_file_behind(tiny, tmp_path, monkeypatch):
 
 
 def test_litert_times_its_own_operators_and_those_inside_delegates_or_says_that_it_can_t(tiny, tmp_path):
-    tiny.need_engine("fp32.tflite")
+    pytest.importorskip("ai_edge_litert")
     found = explain(tiny.write(tmp_path, "fp32.tflite"), engine="litert", threads=1, seconds=SHORT)
     if found.profile.runs:
         assert [one.kind for one in found.profile.operators if one.mean_ms is not None] == ["CAST"]
@@ -112,7 +113,7 @@ def test_litert_times_its_own_operators_and_those_inside_delegates_or_says_that_
 
 
 def test_litert_s_missing_operator_times_are_said_aloud(tiny, tmp_path, monkeypatch):
-    tiny.need_engine("fp32.tflite")
+    pytest.importorskip("ai_edge_litert")
     monkeypatch.setattr(
         litert_times, "_PROGRAM", "import ctypes; ctypes.string_at(0)"
     )  # dies as a changed function does
@@ -123,7 +124,7 @@ def test_litert_s_missing_operator_times_are_said_aloud(tiny, tmp_path, monkeypa
 
 
 def test_times_of_other_operators_than_the_interpreter_s_are_not_believed(tiny, tmp_path, monkeypatch):
-    tiny.need_engine("fp32.tflite")
+    pytest.importorskip("ai_edge_litert")
     times = litert_times.Times(builtin={0: ("CAST", 0.1), 1: ("CONV_2D", 0.2)}, delegate={})
     monkeypatch.setattr("edgeclf_device.explain.observe.litert_times", lambda *_, **__: times)
     found = explain(tiny.write(tmp_path, "fp32.tflite"), engine="litert", threads=1, seconds=SHORT)
@@ -132,7 +133,7 @@ def test_times_of_other_operators_than_the_interpreter_s_are_not_believed(tiny, 
 
 
 def test_what_xnnpack_took_and_what_it_left_is_named(tiny, tmp_path):
-    tiny.need_engine("w8a8.tflite")
+    pytest.importorskip("ai_edge_litert")
     found = explain(tiny.write(tmp_path, "w8a8.tflite"), engine="litert", threads=1, seconds=SHORT)
     left = {one.kind for one in found.profile.operators if one.provider == "engine"}
     taken = {one.kind for one in found.profile.operators if one.provider == "delegate"}
@@ -143,7 +144,7 @@ def test_what_xnnpack_took_and_what_it_left_is_named(tiny, tmp_path):
 
 
 def test_with_kernels_builtin_it_is_said_aloud_that_nothing_is_delegated(tiny, tmp_path):
-    tiny.need_engine("w8a8.tflite")
+    pytest.importorskip("ai_edge_litert")
     path = tiny.write(tmp_path, "w8a8.tflite")
     found = explain(path, engine="litert", threads=1, options={"kernels": "builtin"}, seconds=SHORT)
     assert found.profile.delegated == found.profile.partitions == 0
@@ -313,6 +314,20 @@ def test_threads_that_do_not_work_and_threads_without_a_core_are_causes():
     assert "Of 4 threads 1.3 are at work" in why(threads=4, effective_threads=1.3)
     assert "8 threads share 4 cores" in why(threads=8, effective_threads=3.9)
     assert why(threads=1, effective_threads=0.5) == ""
+
+
+def test_threads_are_not_blamed_while_other_programs_have_the_cores():
+    found = why(threads=4, effective_threads=1.3, others=2.2)
+    assert "other programs keep 2.2 of 4 cores busy: measure again without them" in found
+    assert "Try fewer threads" not in found
+    assert "Try fewer threads" in why(threads=2, effective_threads=1.0, others=1.5)
+
+
+def test_the_work_of_the_cores_that_count_is_summed_from_the_kernel_s_ticks():
+    stat = "cpu  99 9 9 9 9 9 9 9 0 0\ncpu0 1 2 3 400 500 6 7 8 0 0\ncpu1 10 0 0 1 1 0 0 0 0 0\nintr 5 6\n"
+    assert busy_ticks(stat, {0}) == 27
+    assert busy_ticks(stat, {0, 1}) == 37
+    assert busy_ticks("", {0}) == 0
 
 
 def test_instruction_sets_are_read_as_the_kernel_spells_them():

@@ -44,7 +44,8 @@ class Facts:
         left_over: kinds that no delegate took, each with its number.
         left_over_share: of all operators' time; None where the engine gives no times.
         activations: dtypes of what the integer ones multiply weights with.
-        threads: asked for; ``effective_threads`` processor time over elapsed time; ``cores`` those of this process.
+        threads: asked for; ``effective_threads`` processor time over elapsed time; ``others``
+            cores that other programs kept busy, None where unknown; ``cores`` those of this process.
     """
 
     family: Family
@@ -66,6 +67,7 @@ class Facts:
     activations: frozenset[str]
     threads: int
     effective_threads: float
+    others: float | None
     cores: int
 
 
@@ -79,6 +81,7 @@ def facts_of(
     scheme: str,
     threads: int,
     effective_threads: float,
+    others: float | None,
     cores: int,
 ) -> Facts:
     """The facts of a profile, beside what it was taken with."""
@@ -105,6 +108,7 @@ def facts_of(
         activations=frozenset(one.activations for one in profile.operators if one.numbers == "integer"),
         threads=threads,
         effective_threads=effective_threads,
+        others=others,
         cores=cores,
     )
 
@@ -211,7 +215,15 @@ def _threads(facts: Facts) -> Iterator[str]:
             f"{facts.threads} threads share {_counted(facts.cores, 'core')}: they wait for each other. "
             f"Ask for at most {facts.cores}."
         )
-    elif facts.threads > 1 and facts.effective_threads < FEW_THREADS * facts.threads:
+        return
+    if facts.threads == 1 or facts.effective_threads >= FEW_THREADS * facts.threads:
+        return
+    if facts.others is not None and facts.others > MUCH * facts.cores and facts.cores - facts.others < facts.threads:
+        yield (
+            f"Of {facts.threads} threads {facts.effective_threads:.1f} are at work on average, while other programs "
+            f"keep {facts.others:.1f} of {_counted(facts.cores, 'core')} busy: measure again without them."
+        )
+    else:
         yield (
             f"Of {facts.threads} threads {facts.effective_threads:.1f} are at work on average: the operators leave too "
             "little to share out, and int8 leaves less than float. Try fewer threads, which keeps cores free."

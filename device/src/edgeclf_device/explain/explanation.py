@@ -140,6 +140,7 @@ class Explanation:
         family: of the processor; ``instruction_sets`` None where the system does not tell.
         median_ms: of one inference, without profiling, after a warm-up.
         effective_threads: processor time over elapsed time during these inferences; threads that spin count as well.
+        others: cores that other programs kept busy meanwhile; None where that is not known.
         profile: the operators.
         comparison: with the fp32 sibling; None where there is none, or this is fp32 itself.
         causes: what holds int8 back, as sentences, the weightiest first; empty for fp32 and fp16.
@@ -158,6 +159,7 @@ class Explanation:
     instruction_sets: tuple[InstructionSet, ...] | None
     median_ms: float
     effective_threads: float
+    others: float | None
     profile: Profile
     comparison: Comparison | None
     causes: tuple[str, ...]

@@ -36,9 +36,10 @@ def _time(explanation: Explanation) -> str:
         if explanation.engine == "onnxruntime"
         else "threads that spin while they wait for work count as well"
     )
+    others = "" if explanation.others is None else f"; other programs kept {explanation.others:.2f} cores busy"
     return (
         f"{explanation.median_ms:.3f} ms for one inference (median); {explanation.effective_threads:.2f} of "
-        f"{explanation.threads} threads at work on {explanation.cores} cores ({spinning})"
+        f"{explanation.threads} threads at work on {_counted(explanation.cores, 'core')} ({spinning}){others}"
     )
 
 

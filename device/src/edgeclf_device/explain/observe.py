@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from edgeclf_device.errors import ModelError, UsageError
 from edgeclf_device.explain.causes import facts_of, why_int8_is_slow
 from edgeclf_device.explain.explanation import Comparison, Explanation, Profile
 from edgeclf_device.explain.litert_times import litert_times
-from edgeclf_device.explain.processor import family_of, instruction_sets
+from edgeclf_device.explain.processor import busy_ticks, family_of, instruction_sets
 from edgeclf_device.explain.profile_onnx import profile_onnx
 from edgeclf_device.explain.profile_tflite import profile_tflite
 from edgeclf_device.intervals import percentile_interval
@@ -34,7 +35,9 @@ MIN_SAMPLES = 10
 MAX_TIMED_RUNS = 100
 SETTLE_SECONDS = 0.1
 """Until OpenCV's threads, which prepared the frame, no longer spin: they would count as the engine's (1.45 of 1)."""
-CPUINFO = Path("/proc/cpuinfo")
+MIN_SECONDS_OF_OTHERS = 0.5
+"""Shorter than that, ticks of a hundredth of a second tell nothing of other programs."""
+CPUINFO, STAT = Path("/proc/cpuinfo"), Path("/proc/stat")
 
 Run = Callable[[], object]
 
@@ -70,13 +73,13 @@ def explain(
     chosen = choose(path, engine=engine).path
     with Classifier.open(chosen, engine=engine, threads=threads, options=options) as classify:
         manifest, run = classify.manifest, _runner(classify)
-        samples, effective = _measured(run, seconds)
+        samples, effective, others = _measured(run, seconds)
         profile = _profile(classify, options, seconds, float(np.median(samples)) / 1e9)
         integer = manifest.scheme in INTEGER_SCHEMES
         other = (against or fp32_sibling(chosen)) if integer else against
         compared = None if other is None else _compared(classify, other, options, seconds)
         family, cores = family_of(platform.machine()), usable_cores()
-        sets = instruction_sets(_cpuinfo(), family)
+        sets = instruction_sets(_text(CPUINFO), family)
         facts = facts_of(
             profile,
             sets,
@@ -86,6 +89,7 @@ def explain(
             scheme=manifest.scheme,
             threads=classify.threads,
             effective_threads=effective,
+            others=others,
             cores=cores,
         )
         return Explanation(
@@ -102,6 +106,7 @@ def explain(
             instruction_sets=sets,
             median_ms=float(np.median(samples)) / 1e6,
             effective_threads=effective,
+            others=others,
             profile=profile,
             comparison=compared,
             causes=why_int8_is_slow(facts) if integer else (),
@@ -151,16 +156,26 @@ def _sample(run: Run) -> int:
     return perf_counter_ns() - begin
 
 
-def _measured(run: Run, seconds: float) -> tuple[NDArray[np.int64], float]:
-    """(nanoseconds of each inference, processor time over elapsed time of all of them), after a warm-up."""
+def _measured(run: Run, seconds: float) -> tuple[NDArray[np.int64], float, float | None]:
+    """(nanoseconds of each inference, processor time over elapsed time, cores busy otherwise), after a warm-up."""
     for _ in range(WARMUP):
         run()
     sleep(SETTLE_SECONDS)
     samples: list[int] = []
-    begin, used = perf_counter(), process_time()
+    busy, used, begin = _busy_seconds(), process_time(), perf_counter()
     while len(samples) < MIN_SAMPLES or perf_counter() - begin < seconds:
         samples.append(_sample(run))
-    return np.array(samples, np.int64), (process_time() - used) / (perf_counter() - begin)
+    elapsed, used = perf_counter() - begin, process_time() - used
+    others = None
+    if busy is not None and elapsed >= MIN_SECONDS_OF_OTHERS:
+        others = max(0.0, ((_busy_seconds() or 0.0) - busy - used) / elapsed)
+    return np.array(samples, np.int64), used / elapsed, others
+
+
+def _busy_seconds() -> float | None:
+    """What all programs together have used of the cores that this process may use; None where nothing tells."""
+    text = _text(STAT) if hasattr(os, "sched_getaffinity") else ""
+    return busy_ticks(text, os.sched_getaffinity(0)) / os.sysconf("SC_CLK_TCK") if text else None
 
 
 def _compared(classify: Classifier, other: Path, options: Mapping[str, str], seconds: float) -> Comparison:
@@ -204,8 +219,8 @@ def _profile(classify: Classifier, options: Mapping[str, str], seconds: float, m
     )
 
 
-def _cpuinfo() -> str:
+def _text(path: Path) -> str:
     try:
-        return CPUINFO.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

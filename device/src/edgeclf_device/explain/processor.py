@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+
 from edgeclf_device.explain.explanation import Family, InstructionSet
 
 _X86 = {
@@ -56,3 +58,20 @@ def instruction_sets(cpuinfo: str, family: Family) -> tuple[InstructionSet, ...]
     common = set.intersection(*cores)
     there = common | {_ALIASES[word] for word in common & set(_ALIASES)}
     return tuple(InstructionSet(name=name, speeds_up=use, present=name in there) for name, use in known.items())
+
+
+def busy_ticks(stat: str, cores: AbstractSet[int]) -> int:
+    """Clock ticks that ``cores`` have worked since the system started, for whatever program.
+
+    Args:
+        stat: content of /proc/stat: user, nice, system, idle, iowait, irq, softirq and steal of each core
+            (proc_stat(5)); empty gives 0.
+        cores: their numbers.
+    """
+    total = 0
+    for line in stat.splitlines():
+        name, *fields = line.split()
+        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cores:
+            user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])
+            total += user + nice + system + irq + softirq + steal
+    return total
