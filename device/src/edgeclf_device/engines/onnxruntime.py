@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -85,8 +86,15 @@ def load(model: bytes, threads: int, options: Mapping[str, str]) -> OnnxRuntime:
         ) from error
 
 
-def open_session(model: bytes, threads: int, options: Mapping[str, str]) -> Any:
+def open_session(model: bytes, threads: int, options: Mapping[str, str], *, profile: Path | None = None) -> Any:
     """ONNX Runtime's own session for .onnx bytes with any number of inputs and outputs.
+
+    Args:
+        model: model bytes.
+        threads: how many to compute with.
+        options: every one of the engine's, see ``engines.chosen_options``.
+        profile: how the path of the file begins into which the session's ``end_profiling()`` writes the time of every
+            operator; None: they are not timed.
 
     Raises:
         DependencyError: onnxruntime is not installed, or the provider is not there, does not work or takes no node.
@@ -107,6 +115,8 @@ def open_session(model: bytes, threads: int, options: Mapping[str, str]) -> Any:
     # Threads that spin between frames halve what is left for the rest of the program, for no clear gain in latency.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.log_severity_level = 3
+    if profile is not None:
+        settings.enable_profiling, settings.profile_file_prefix = True, str(profile)
     if provider != CPU:
         settings.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
     try:

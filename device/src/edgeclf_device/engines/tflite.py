@@ -70,6 +70,18 @@ class TFLiteEngine:
             raise ModelError(f"{self._title} can't run the model: {first_line(error)}; export it again.") from error
         return output
 
+    def nodes(self) -> list[dict[str, Any]]:
+        """The model's operators in the file's order, then one named ``DELEGATE`` for each part that a delegate took.
+
+        Each has ``op_name``, ``inputs`` and ``outputs`` (numbers of tensors), ``operand_types`` and ``result_types``.
+        """
+        found: list[dict[str, Any]] = self._interpreter._get_ops_details()  # noqa: SLF001  (no public function)
+        return found
+
+    def tensor_names(self) -> dict[int, str]:
+        """The name of every tensor that has one, by its number."""
+        return {int(one["index"]): str(one["name"]) for one in self._interpreter.get_tensor_details()}
+
     def close(self) -> None:
         """See ``Engine.close``."""
         self._interpreter = None
