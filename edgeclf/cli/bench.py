@@ -33,6 +33,7 @@ def bench(
     cold_start: Annotated[bool, typer.Option(help="Start new processes for the time to the first label.")] = True,
     json_file: JsonFile = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with a picture of time and accuracy.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say too why each takes the time it takes.")] = False,
     compare: Annotated[Path | None, typer.Option(help="Compare with a file of bench --json.")] = None,
     max_p90_ms: Annotated[float | None, typer.Option(help="Exit 6 where p90 is higher.")] = None,
     max_regression: Annotated[
@@ -42,7 +43,7 @@ def bench(
     """Measure each stage of each artifact; compare two or more in turn: faster, slower or undecided."""
     from edgeclf.benchmarking.report import write_report
     from edgeclf.benchmarking.sweep import Ways, compare_all, find, sweep
-    from edgeclf.cli.tables import bench_table, comparison_text
+    from edgeclf.cli.tables import bench_table, comparison_text, explain_all
     from edgeclf_device import bench as device
     from edgeclf_device.errors import UsageError
 
@@ -85,6 +86,8 @@ def bench(
             write_report(html, measurements, comparisons)
         bench_table(measurements)
         comparison_text(comparisons)
+    if explain:
+        explain_all(found, ways)
     device.gate(measurements, comparisons, max_p90_ms=max_p90_ms, max_regression_percent=max_regression)
 
 

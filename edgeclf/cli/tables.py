@@ -16,6 +16,7 @@ from rich.table import Table
 WIDTH = 100
 
 if TYPE_CHECKING:
+    from edgeclf.benchmarking.sweep import Found, Ways
     from edgeclf.evaluation.evaluate import Evaluation
     from edgeclf.report.report import ArtifactRow
     from edgeclf.solar.quickstart import Quickstart
@@ -87,6 +88,16 @@ def comparison_text(comparisons: Sequence[Comparison]) -> None:
 
     for made in comparisons:
         for line in comparison_lines(made):
+            _tell(line)
+
+
+def explain_all(found: Found, ways: Ways) -> None:
+    """Why each artifact takes its time, with the first number of threads."""
+    from edgeclf_device.explain import explain, explanation_lines
+
+    for path, engine in found.runs:
+        _tell("")
+        for line in explanation_lines(explain(path, engine=engine, threads=ways.threads[0], options=ways.options)):
             _tell(line)
 
 

@@ -135,9 +135,29 @@ def test_0_bench_prints_percentiles_of_every_stage(some_artifact, capsys):
 
 def test_0_bench_prints_raw_samples_as_json(some_artifact, frames, capsys):
     assert main(["bench", str(some_artifact), "--iterations", "5", "--json", "--source", str(frames)]) == 0
-    value = json.loads(capsys.readouterr().out)
+    (value,) = json.loads(capsys.readouterr().out)["measurements"]
     assert len(value["samples_ns"]["infer"]) == 5
     assert value["input"].startswith("3 frames of folder")
+
+
+def test_0_bench_measures_two_in_turn_and_keeps_limits(some_artifact, capsys):
+    path = str(some_artifact)
+    assert main(["bench", path, path, "--seconds", "0.05", "--json"]) == 0
+    (made,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert made["verdict"] in ("faster", "slower", "undecided")
+    assert main(["bench", path, "--iterations", "5", "--no-cold-start", "--max-p90-ms", "0.000001"]) == 6
+    assert "p90 must be at most" in capsys.readouterr().err
+
+
+def test_0_bench_explains_the_time(some_artifact, capsys):
+    assert main(["bench", str(some_artifact), "--explain", "--threads", "1"]) == 0
+    assert "Instruction sets" in capsys.readouterr().out
+
+
+def test_0_bench_refuses_two_scenarios(some_artifact):
+    with pytest.raises(SystemExit) as end:
+        main(["bench", str(some_artifact), "--offline", "--rate", "30"])
+    assert end.value.code == 2
 
 
 def test_0_doctor_finds_this_machine_fit(some_artifact, capsys):

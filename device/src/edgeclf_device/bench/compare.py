@@ -8,6 +8,7 @@ from pathlib import Path
 from time import monotonic_ns
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeclf_device.bench.comparing import MIN_ROUNDS, VERDICT_CONFIDENCE, Comparison, ratio_interval, round_ratios
 from edgeclf_device.bench.conditions import Watch
@@ -24,13 +25,17 @@ from edgeclf_device.progress import Progress, no_progress
 from edgeclf_device.sources import Frame
 
 BLOCK_NS = 50_000_000
-"""A block is so long, but of at least one frame; its first frame, which finds the other model's data in the caches, is
-not counted."""
+"""A block is so long, but of at least one frame."""
+
+ORDER = (0, 1, 1, 0)
 
 PRECISION = 0.005
 """Half of the ratio's 99 % interval: narrow enough to end at."""
 
 SLICES = 20
+
+Round = list[tuple[int, list[dict[str, int]]]]
+"""Blocks of samples, each with the number of its classifier."""
 
 
 def compare(
@@ -61,41 +66,58 @@ def compare(
         UsageError: no frames, or a number that is not above 0.
         ModelError, DependencyError: see ``Classifier.open``.
     """
+    with (
+        Classifier.open(base, engine=engine, threads=threads, options=options) as first,
+        Classifier.open(other, engine=engine, threads=threads, options=options) as second,
+    ):
+        return compare_opened(
+            (first, second),
+            options=options,
+            frames=frames,
+            description=description,
+            seconds=seconds,
+            precision=precision,
+            progress=progress,
+        )
+
+
+def compare_opened(
+    pair: tuple[Classifier, Classifier],
+    *,
+    options: Mapping[str, str] = NO_OPTIONS,
+    frames: Sequence[Frame] | None = None,
+    description: str = "frames of the caller",
+    seconds: float = 20.0,
+    precision: float = PRECISION,
+    progress: Progress = no_progress,
+) -> Comparison:
+    """Compare two open classifiers, the first one being the base; see ``compare``. ``options`` are for the record."""
     if seconds <= 0 or precision <= 0 or (frames is not None and not frames):
         raise UsageError(
             "compare needs seconds and precision above 0 and at least one frame, but got "
             f"{seconds}, {precision} and {'one' if frames is None else len(frames)} frames."
         )
     measured = [synthetic_frame()] if frames is None else list(frames)
-    with (
-        Classifier.open(base, engine=engine, threads=threads, options=options) as first,
-        Classifier.open(other, engine=engine, threads=threads, options=options) as second,
-    ):
-        pair = (first, second)
-        warmed = [warm_up(classify, cycle(measured), None) for classify in pair]
-        environment = record_environment()
-        sizes = [max(1, round(BLOCK_NS / float(np.median(taken)))) for taken in warmed]
-        watch = Watch()
-        samples: tuple[list[dict[str, int]], ...] = ([], [])
-        blocks: list[list[float]] = []
-        turn = cycle(measured)
-        begin = monotonic_ns()
-        title = f"Comparing {second.path.name} with {first.path.name}"
-        for number in progress(_slices(blocks, precision), title, SLICES):
-            end_ns = begin + round(seconds * 1e9 * (number + 1) / SLICES)
-            while True:
-                blocks.append([])
-                for index in (0, 1, 1, 0):
-                    sample(pair[index], next(turn))
-                    taken = [sample(pair[index], next(turn)) for _ in range(sizes[index])]
-                    samples[index].extend(taken)
-                    blocks[-1].append(float(np.median([one["total"] for one in taken])))
-                watch.look_if_due(monotonic_ns())
-                if monotonic_ns() >= end_ns:
-                    break
-        wall_ns = monotonic_ns() - begin
-        watch.close()
-        measurements = [
+    warmed = [warm_up(classify, cycle(measured), None) for classify in pair]
+    sizes = [max(1, round(BLOCK_NS / float(np.median(taken)))) for taken in warmed]
+    environment, watch = record_environment(), Watch()
+    begin = monotonic_ns()
+    rounds: list[Round] = []
+    title = f"Comparing {pair[1].path.name} with {pair[0].path.name}"
+    turn = cycle(measured)
+    for number in progress(_slices(rounds, precision), title, SLICES):
+        end_ns = begin + round(seconds * 1e9 * (number + 1) / SLICES)
+        while True:
+            rounds.append([(index, _block(pair[index], turn, sizes[index])) for index in ORDER])
+            watch.look_if_due(monotonic_ns())
+            if monotonic_ns() >= end_ns:
+                break
+    wall_ns = monotonic_ns() - begin
+    watch.close()
+    measurements = []
+    for index, (classify, warmth) in enumerate(zip(pair, warmed, strict=True)):
+        taken = [one for blocks in rounds for place, block in blocks if place == index for one in block]
+        measurements.append(
             Measurement(
                 **subject(classify, options),
                 input=SYNTHETIC if frames is None else description,
@@ -111,9 +133,8 @@ def compare(
                 doubts=judge(watch.looks, np.array([one["total"] for one in taken])),
                 environment=environment,
             )
-            for classify, warmth, taken in zip(pair, warmed, samples, strict=True)
-        ]
-    ratios = round_ratios(np.array(blocks))
+        )
+    ratios = _ratios(rounds)
     return Comparison(
         base=measurements[0],
         other=measurements[1],
@@ -124,12 +145,24 @@ def compare(
     )
 
 
-def _slices(blocks: Sequence[Sequence[float]], precision: float) -> Iterator[int]:
+def _block(classify: Classifier, turn: Iterator[Frame], frames: int) -> list[dict[str, int]]:
+    """The samples of a block; its first frame finds the other model's data in the caches, and is not counted."""
+    sample(classify, next(turn))
+    return [sample(classify, next(turn)) for _ in range(frames)]
+
+
+def _ratios(rounds: Sequence[Round]) -> NDArray[np.float64]:
+    """The ratio of each round, by the medians of its blocks."""
+    medians = [[float(np.median([one["total"] for one in block])) for _, block in blocks] for blocks in rounds]
+    return round_ratios(np.array(medians))
+
+
+def _slices(rounds: Sequence[Round], precision: float) -> Iterator[int]:
     """The numbers of the slices of time, until the ratio is known well enough: at least ``MIN_ROUNDS`` rounds."""
     for number in count():
         yield number
-        if len(blocks) < MIN_ROUNDS:
+        if len(rounds) < MIN_ROUNDS:
             continue
-        ends = ratio_interval(round_ratios(np.array(blocks)), VERDICT_CONFIDENCE)
+        ends = ratio_interval(_ratios(rounds), VERDICT_CONFIDENCE)
         if number + 1 >= SLICES or (ends is not None and (ends[1] - ends[0]) / 2 <= precision):
             return

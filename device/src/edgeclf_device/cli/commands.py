@@ -57,7 +57,9 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """``bench``: measure each stage, or two artifacts in turn; keep limits."""
+    """``bench``: measure each stage, or two artifacts in turn; keep limits; or explain the time."""
+    if options.explain:
+        return _explain(options)
     frames, description = (None, "") if options.source is None else load_frames(options.source)
     how: dict[str, Any] = {
         "engine": options.engine,
@@ -90,6 +92,23 @@ def bench(options: argparse.Namespace) -> int:
         for made in comparisons:
             _print_lines(comparison_lines(made))
     gate(measurements, comparisons, max_p90_ms=options.max_p90_ms, max_regression_percent=options.max_regression)
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from edgeclf_device.explain import explain, explanation_lines
+
+    found = explain(
+        options.path,
+        engine=options.engine,
+        threads=options.threads,
+        options=options_given(options),
+        against=options.against,
+    )
+    if options.json:
+        _print_json(found.to_json())
+    else:
+        _print_lines(explanation_lines(found))
     return 0
 
 

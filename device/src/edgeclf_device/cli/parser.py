@@ -88,6 +88,7 @@ def _add_bench(added: argparse.ArgumentParser) -> None:
     scenario.add_argument("--offline", action="store_true", help="give all frames at once: throughput")
     scenario.add_argument("--rate", type=float, metavar="FPS", help="let so many frames a second come, late or not")
     added.add_argument("--compare", type=Path, metavar="F", help="compare with a file of bench --json")
+    added.add_argument("--explain", action="store_true", help="say why it takes this time, measuring nothing else")
     added.add_argument("--max-p90-ms", type=float, metavar="MS", help="exit 6 where p90 is higher")
     added.add_argument("--max-regression", type=float, metavar="PCT", help="exit 6 where surely slower by more")
     _add_hardware(added)

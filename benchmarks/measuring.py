@@ -1,0 +1,173 @@
+"""Whether the benchmark can be believed: against bare loops, against itself, and against planted disturbances.
+
+Fails where a bound is not kept; wants a quiet machine.
+Run: ``.venv/bin/python -m benchmarks.measuring [--json F]``.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+
+from benchmarks.record import write_record
+from benchmarks.runtime.subject import lite0, options, require_kept
+from edgeclf_device import Classifier, prepare
+from edgeclf_device.bench import Plan, bench, sample, synthetic_frame
+from edgeclf_device.bench.compare import compare_opened
+from edgeclf_device.bench.conditions import Watch
+from edgeclf_device.bench.energy import Meter
+from edgeclf_device.environment import record_environment
+
+ENGINES = ("litert", "onnxruntime")
+EQUAL_RUNS, PLANTED_RUNS, PLANTED = 10, 3, 0.03
+QUIET_RUNS, LOADED_RUNS = 20, 5
+SECONDS = 60.0
+
+
+def agreement(path: Path, turns: int) -> dict[str, Any]:
+    """The median inference by bench's samples over that of a bare loop of the engine's calls, in turn."""
+    with Classifier.open(path, threads=1) as classify:
+        frame = synthetic_frame()
+        batch = prepare(frame.image, classify.manifest.preprocessing)[None]
+        ratios = []
+        for turn in range(turns + 2):
+            ways = (lambda: _sampled(classify, frame), lambda: _bare(classify, batch))
+            times = {index: ways[index]() for index in ((0, 1) if turn % 2 else (1, 0))}
+            ratios.append(times[0] / times[1])
+    ratio = float(np.median(ratios[2:]))
+    return _row("p50 of infer over a bare loop's", path, ratio=round(ratio, 4), kept=abs(ratio - 1) <= 0.02)
+
+
+def _sampled(classify: Classifier, frame: Any) -> float:
+    return float(np.median([sample(classify, frame)["infer"] for _ in range(30)]))
+
+
+def _bare(classify: Classifier, batch: Any) -> float:
+    taken = []
+    for _ in range(30):
+        begin = perf_counter_ns()
+        classify.engine.run(batch)
+        taken.append(perf_counter_ns() - begin)
+    return float(np.median(taken))
+
+
+def harness(path: Path) -> dict[str, Any]:
+    """What taking one sample costs beyond the classifier's call: looking at clocks, keeping numbers, asking the watch."""
+    with Classifier.open(path, threads=1) as classify:
+        result, frame, watch, meter = classify(synthetic_frame().image), synthetic_frame(), Watch(), Meter(None)
+
+    def instant(image: Any, *, color: str) -> Any:  # noqa: ARG001 - called as a classifier is
+        return result
+
+    taken: list[dict[str, int]] = []
+    count = 20000
+    begin = perf_counter_ns()
+    for _ in range(count):
+        taken.append(sample(instant, frame))  # type: ignore[arg-type]
+        watch.look_if_due(time.monotonic_ns())
+        meter.tick()
+    spent = (perf_counter_ns() - begin) / count
+    begin = perf_counter_ns()
+    for _ in range(count):
+        instant(frame.image, color=frame.color)
+    cost_us = (spent - (perf_counter_ns() - begin) / count) / 1e3
+    return _row("harness, µs a sample", path, microseconds=round(cost_us, 2), kept=cost_us <= 5)
+
+
+class _Slowed:
+    """An engine that works on for a share of each run's time."""
+
+    def __init__(self, engine: Any, share: float) -> None:
+        self._engine, self._share = engine, share
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def run(self, batch: Any) -> Any:
+        begin = perf_counter_ns()
+        output = self._engine.run(batch)
+        end = begin + (perf_counter_ns() - begin) * (1 + self._share)
+        while perf_counter_ns() < end:
+            pass
+        return output
+
+
+def verdicts(path: Path, share: float, runs: int) -> dict[str, Any]:
+    """The verdicts of so many comparisons of an artifact with itself, the second one slowed down by ``share``."""
+    expected = "slower" if share else "undecided"
+    found, ratios, seconds = [], [], []
+    for _ in range(runs):
+        with Classifier.open(path, threads=1) as first, Classifier.open(path, threads=1) as second:
+            if share:
+                second.engine = _Slowed(second.engine, share)
+            begin = time.monotonic()
+            made = compare_opened((first, second), seconds=SECONDS)
+            seconds.append(round(time.monotonic() - begin, 1))
+            found.append(made.verdict)
+            ratios.append(round(made.ratio, 4))
+    return _row(
+        f"{expected}, {100 * share:g} % planted",
+        path,
+        verdicts=found,
+        ratios=ratios,
+        seconds=seconds,
+        kept=found.count(expected) == runs and max(seconds) <= SECONDS + 5,
+    )
+
+
+def flags(path: Path, runs: int, *, beside: Callable[[], None] | None) -> dict[str, Any]:
+    """How many of so many measurements are INVALID, with another program beside them or without."""
+    doubts = []
+    for _ in range(runs):
+        child = None
+        if beside is not None:
+            child = multiprocessing.get_context("fork").Process(target=beside, daemon=True)
+            child.start()
+        taken = bench(path, threads=1, plan=Plan(seconds=3))
+        if child is not None:
+            child.terminate()
+            child.join()
+        doubts.append([f"{doubt.level} {doubt.kind}: {doubt.detail}" for doubt in taken.doubts])
+    flagged = sum(bool(one) for one in doubts)
+    kept = flagged == runs if beside is not None else flagged <= 0.05 * runs
+    return _row(
+        f"flagged, {'loaded' if beside else 'quiet'}", path, runs=runs, flagged=flagged, doubts=doubts, kept=kept
+    )
+
+
+def _busy() -> None:
+    while True:
+        pass
+
+
+def _row(what: str, path: Path, **figures: Any) -> dict[str, Any]:
+    row = {"what": what, "artifact": path.name, **figures}
+    shown = ", ".join(f"{key} {value}" for key, value in figures.items() if key != "doubts")
+    print(f"{path.name}: {what}: {shown}", flush=True)
+    return row
+
+
+def main() -> None:
+    """Measure, print and record."""
+    chosen = options(__doc__, "measuring.json", 40).parse_args()
+    environment = record_environment()
+    artifacts = [lite0(engine, chosen.bundle) for engine in ENGINES]
+    rows = []
+    for path in artifacts:
+        rows += [agreement(path, chosen.alternations), harness(path)]
+        rows.append(verdicts(path, PLANTED, PLANTED_RUNS))
+    rows.append(verdicts(artifacts[0], 0, EQUAL_RUNS))
+    rows.append(flags(artifacts[0], LOADED_RUNS, beside=_busy))
+    rows.append(flags(artifacts[0], QUIET_RUNS, beside=None))
+    write_record(chosen.json, {"environment": environment.to_json(), "rows": rows})
+    require_kept(rows)
+
+
+if __name__ == "__main__":
+    main()
