@@ -88,6 +88,7 @@ bench: install ## the benchmarks behind the figures in the docs
 	$(RUN)/python benchmarks/pixel_cache.py --json benchmarks/results/pixel_cache.json
 	$(RUN)/python benchmarks/near_duplicates.py --json benchmarks/results/near_duplicates.json
 	$(RUN)/python benchmarks/training.py
+	$(RUN)/python -m benchmarks.measuring
 	$(RUN)/python -m benchmarks.runtime.overhead
 	$(RUN)/python -m benchmarks.runtime.frames_per_second
 	$(RUN)/python -m benchmarks.runtime.startup

@@ -1,8 +1,8 @@
 """edgeclf: a folder of labelled images becomes a verified, quantized, self-describing classifier.
 
 The verbs of the command line are functions here: ``fetch``, ``train``, ``evaluate``, ``study``, ``export`` (of a run),
-``export_file`` (of a model of yours), ``parity``, ``verify``, ``bench``. They are loaded when first used, so that
-importing edgeclf imports no framework.
+``export_file`` (of a model of yours), ``parity``, ``verify``, ``bench``, ``compare`` (what ``bench A B`` does) and
+``recommend``. They are loaded when first used, so that importing edgeclf imports no framework.
 """
 
 from __future__ import annotations
@@ -14,17 +14,32 @@ __version__ = "0.1.0"
 
 _VERBS = {
     "bench": "edgeclf_device.bench",
+    "compare": "edgeclf_device.bench",
     "evaluate": "edgeclf.evaluation.evaluate",
     "export": "edgeclf.exporting.export",
     "export_file": "edgeclf.exporting.file_subject",
     "fetch": "edgeclf.stock",
     "parity": "edgeclf.evaluation.parity",
+    "recommend": "edgeclf.benchmarking.recommend",
     "study": "edgeclf.calibrating.study",
     "train": "edgeclf.training.train",
     "verify": "edgeclf_device.verify",
 }
 
-__all__ = ["__version__", "bench", "evaluate", "export", "export_file", "fetch", "parity", "study", "train", "verify"]
+__all__ = [
+    "__version__",
+    "bench",
+    "compare",
+    "evaluate",
+    "export",
+    "export_file",
+    "fetch",
+    "parity",
+    "recommend",
+    "study",
+    "train",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

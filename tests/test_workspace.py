@@ -55,7 +55,19 @@ def test_public_names_exist():
 
     for name in edgeclf_device.__all__:
         assert hasattr(edgeclf_device, name), name
-    verbs = {"bench", "evaluate", "export", "export_file", "fetch", "parity", "study", "train", "verify"}
+    verbs = {
+        "bench",
+        "compare",
+        "evaluate",
+        "export",
+        "export_file",
+        "fetch",
+        "parity",
+        "recommend",
+        "study",
+        "train",
+        "verify",
+    }
     assert set(edgeclf.__all__) == {"__version__", *verbs}
     for name in edgeclf.__all__:
         assert getattr(edgeclf, name) is not None
