@@ -19,7 +19,7 @@ from benchmarks.record import write_record
 from benchmarks.runtime.subject import lite0, options, require_kept
 from edgeclf_device import Classifier, prepare
 from edgeclf_device.bench import Plan, bench, sample, synthetic_frame
-from edgeclf_device.bench.compare import compare_opened
+from edgeclf_device.bench.compare import compare_openers
 from edgeclf_device.bench.conditions import Watch
 from edgeclf_device.bench.energy import Meter
 
@@ -110,19 +110,25 @@ class _Slowed:
         return output
 
 
+def _slowed(path: Path, share: float) -> Classifier:
+    classify = Classifier.open(path, threads=1)
+    if share:
+        classify.engine = _Slowed(classify.engine, share)
+    return classify
+
+
 def verdicts(path: Path, share: float, runs: int) -> dict[str, Any]:
     """The verdicts of so many comparisons of an artifact with itself, the second one slowed down by ``share``."""
     expected = "slower" if share else "undecided"
     found, ratios, seconds = [], [], []
     for _ in range(runs):
-        with Classifier.open(path, threads=1) as first, Classifier.open(path, threads=1) as second:
-            if share:
-                second.engine = _Slowed(second.engine, share)
-            begin = time.monotonic()
-            made = compare_opened((first, second), seconds=SECONDS)
-            seconds.append(round(time.monotonic() - begin, 1))
-            found.append(made.verdict)
-            ratios.append(round(made.ratio, 4))
+        begin = time.monotonic()
+        made = compare_openers(
+            (lambda: Classifier.open(path, threads=1), lambda: _slowed(path, share)), seconds=SECONDS
+        )
+        seconds.append(round(time.monotonic() - begin, 1))
+        found.append(made.verdict)
+        ratios.append(round(made.ratio, 4))
     return _row(
         f"{expected}, {100 * share:g} % planted",
         path,

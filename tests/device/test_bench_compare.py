@@ -19,9 +19,9 @@ from edgeclf_device.bench import (
     unpaired_ratio,
     write_measurements,
 )
-from edgeclf_device.bench.comparing import MIN_ROUNDS, ratio_interval, round_ratios, verdict
+from edgeclf_device.bench.comparing import MIN_ROUNDS, ORDER, ratio_interval, round_ratios, verdict
 
-ROUNDS, FRAMES = 60, 10
+ROUNDS, BLOCKS, FRAMES = 60, len(ORDER), 5
 DRAWS = 100
 
 
@@ -38,8 +38,8 @@ def times(rng, count, alike):
 
 
 def called(seed, ratio, alike):
-    blocks = times(np.random.default_rng(seed), ROUNDS * 4 * FRAMES, alike).reshape(ROUNDS, 4, FRAMES)
-    blocks[:, 1:3] *= ratio
+    blocks = times(np.random.default_rng(seed), ROUNDS * BLOCKS * FRAMES, alike).reshape(ROUNDS, BLOCKS, FRAMES)
+    blocks[:, np.array(ORDER) == 1] *= ratio
     return verdict(ratio_interval(round_ratios(np.median(blocks, axis=2)), 0.99))
 
 
@@ -57,8 +57,9 @@ def test_3_percent_are_called_in_90_of_100_cases(alike, ratio, expected):
 
 
 def test_the_ratio_of_a_round_is_free_of_a_drift_that_is_even():
-    level = np.exp(0.01 * np.arange(40)).reshape(10, 4)  # each block slower than the one before
-    assert round_ratios(level * np.array([1, 1.1, 1.1, 1])) == pytest.approx(np.full(10, 1.1))
+    level = np.exp(0.01 * np.arange(80)).reshape(10, BLOCKS)  # each block slower than the one before
+    planted = np.where(np.array(ORDER) == 1, 1.1, 1.0)
+    assert round_ratios(level * planted) == pytest.approx(np.full(10, 1.1))
 
 
 def test_few_rounds_have_no_interval_and_no_verdict():

@@ -1,10 +1,10 @@
 """What comparing two classifiers tells: the ratio of their times, how sure it is, and a verdict. Pure arithmetic.
 
-Times are compared within rounds of four blocks, A B B A, so that a drift that lasts longer than a round touches both
-alike. The interval of the median ratio comes from a bootstrap of blocks of neighbouring rounds (Künsch, "The Jackknife
-and the Bootstrap for General Stationary Observations", 1989), because what disturbs one round often disturbs the next;
-its percentiles are expanded for the small number of rounds (Hesterberg, "What Teachers Should Know About the
-Bootstrap", 2015, section 5.3).
+Times are compared within rounds of eight blocks, A B B A B A A B, so that a drift longer than a round touches both
+alike, and so does the pause between two rounds. The interval of the median ratio comes from a bootstrap of blocks of
+neighbouring rounds (Künsch, "The Jackknife and the Bootstrap for General Stationary Observations", 1989), because what
+disturbs one round often disturbs the next; its percentiles are expanded for the small number of rounds (Hesterberg,
+"What Teachers Should Know About the Bootstrap", 2015, section 5.3).
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ FORMAT = (1, 0)
 VERDICT_CONFIDENCE = 0.99
 """An interval of 95 % would call one in twenty equal pairs unequal; this one calls one in a hundred."""
 
+ORDER = (0, 1, 1, 0, 1, 0, 0, 1)
+"""Of the blocks in a round: 0 is the base. Linear and quadratic drifts cancel (Thue and Morse's sequence)."""
+
 RESAMPLES = 5000
 MIN_ROUNDS = 12
 """Fewer rounds give no interval that could be trusted."""
@@ -39,7 +42,7 @@ class Comparison:
         base, other: what was compared; their samples are those of all their blocks.
         ratio: median over the rounds of (time of other) / (time of base): below 1 where other is faster.
         interval_95, interval_99: of that ratio; None where there were too few rounds.
-        rounds: how many rounds of four blocks were compared; 0 where the two were measured at different times.
+        rounds: how many rounds of eight blocks were compared; 0 where the two were measured at different times.
     """
 
     base: Measurement
@@ -88,13 +91,13 @@ def verdict(interval_99: Ends | None) -> Verdict:
 
 
 def round_ratios(blocks_ns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """float64 (rounds,): the time of B over that of A in each round, by the geometric means of their two blocks.
+    """float64 (rounds,): the time of B over that of A in each round, by the geometric means of their blocks.
 
     Args:
-        blocks_ns: float64 (rounds, 4): the median time of a frame in each block, in the order A B B A.
+        blocks_ns: float64 (rounds, 8): the median time of a frame in each block, in ``ORDER``.
     """
-    logs = np.log(blocks_ns)
-    ratios: NDArray[np.float64] = np.exp((logs[:, 1] + logs[:, 2] - logs[:, 0] - logs[:, 3]) / 2)
+    signs = np.where(np.array(ORDER) == 1, 1.0, -1.0)
+    ratios: NDArray[np.float64] = np.exp(np.log(blocks_ns) @ signs / (len(ORDER) / 2))
     return ratios
 
 
