@@ -90,39 +90,6 @@ def compare(
         precision=precision,
         progress=progress,
     )
-    ways: dict[str, Any] = {"engine": engine, "threads": threads, "options": options}
-    return compare_openers(
-        (lambda: Classifier.open(base, **ways), lambda: Classifier.open(other, **ways)),
-        options=options,
-        frames=frames,
-        description=description,
-        seconds=seconds,
-        precision=precision,
-        progress=progress,
-    )
-
-
-def compare_openers(
-    openers: tuple[Opener, Opener],
-    *,
-    options: Mapping[str, str] = NO_OPTIONS,
-    frames: Sequence[Frame] | None = None,
-    description: str = "frames of the caller",
-    seconds: float = 20.0,
-    precision: float = PRECISION,
-    progress: Progress = no_progress,
-) -> Comparison:
-    """Compare what two functions open, the base first; see ``compare``. ``options`` are for the record."""
-    ways: dict[str, Any] = {"engine": engine, "threads": threads, "options": options}
-    return compare_openers(
-        (lambda: Classifier.open(base, **ways), lambda: Classifier.open(other, **ways)),
-        options=options,
-        frames=frames,
-        description=description,
-        seconds=seconds,
-        precision=precision,
-        progress=progress,
-    )
 
 
 def compare_openers(
