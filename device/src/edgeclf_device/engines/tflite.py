@@ -73,10 +73,13 @@ class TFLiteEngine:
     def nodes(self) -> list[dict[str, Any]]:
         """The model's operators in the file's order, then one named ``DELEGATE`` for each part that a delegate took.
 
-        Each has ``op_name``, ``inputs`` and ``outputs`` (numbers of tensors), ``operand_types`` and ``result_types``.
+        Each has ``op_name``, ``inputs`` and ``outputs`` (numbers of tensors), and ``operand_types``, dtypes.
         """
         found: list[dict[str, Any]] = self._interpreter._get_ops_details()  # noqa: SLF001  (no public function)
-        return found
+        # tflite-runtime tells no types there; an input that is left out has the number -1.
+        types = {int(one["index"]): one["dtype"] for one in self._interpreter.get_tensor_details()}
+        of_inputs = ([types[int(tensor)] for tensor in node["inputs"] if int(tensor) in types] for node in found)
+        return [{"operand_types": operands, **node} for node, operands in zip(found, of_inputs, strict=True)]
 
     def tensor_names(self) -> dict[int, str]:
         """The name of every tensor that has one, by its number."""
