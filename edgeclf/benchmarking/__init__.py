@@ -1,1 +1,1 @@
-"""Measuring many artifacts on the host: sweeps, comparisons, the choice between them, and their report."""
+"""Measuring many artifacts: sweeps, comparisons, the choice between them and their report; and on boards over ssh."""

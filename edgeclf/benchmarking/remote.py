@@ -1,0 +1,198 @@
+"""Measure artifacts on boards over ssh: probe, send, measure detached from the link, fetch, clean up.
+
+A board needs Python, NumPy and an engine, and nothing of edgeclf: the runtime is sent along, so that host and board
+measure with the same code. A measurement goes on while the link is down, and is fetched when it is back.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeclf.benchmarking.cargo import Cargo, pack
+from edgeclf.benchmarking.probe import Board, no_engine, probe
+from edgeclf.benchmarking.run import Job, Run
+from edgeclf.benchmarking.ssh import Host, check_name, connected
+from edgeclf_device.artifact import container_of
+from edgeclf_device.bench import Measurement
+from edgeclf_device.engines import ENGINES_OF
+from edgeclf_device.errors import EdgeclfError, UsageError
+from edgeclf_device.progress import Progress, no_progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostMeasurement:
+    """A measurement with the host that it was taken on, as the user named it."""
+
+    host: str
+    measurement: Measurement
+
+    def to_json(self) -> dict[str, Any]:
+        """The measurement as ``bench --json`` writes it, with ``host`` beside its fields."""
+        return {"host": self.host, **self.measurement.to_json()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostsMeasured:
+    """What several hosts gave: measurements in the order of the hosts, and each host that failed with its error."""
+
+    measurements: tuple[HostMeasurement, ...]
+    failures: tuple[tuple[str, EdgeclfError], ...]
+
+
+def bench_hosts(
+    hosts: Sequence[str],
+    paths: Sequence[Path],
+    *,
+    engine: str | None = None,
+    threads: Sequence[int] = (1,),
+    seconds: float = 3.0,
+    source: str | None = None,
+    host_python: str = "python3",
+    keep: bool = False,
+    config: Path | None = None,
+    progress: Progress = no_progress,
+    tell: Callable[[str], None] = lambda _: None,
+) -> HostsMeasured:
+    """``bench_remote`` on several hosts at the same time. One that fails takes nothing from the others.
+
+    Ctrl-C ends and cleans up all of them.
+
+    Raises:
+        UsageError: a name that can't be a host's, one given twice, or what ``bench_remote`` raises it for.
+        DataError, ModelError: ``source`` or a path is not usable.
+    """
+    for name in hosts:
+        check_name(name)
+    if len(set(hosts)) != len(hosts) or not hosts:
+        raise UsageError(f"Each host must be named once, but {', '.join(hosts) or 'none'} were given.")
+    stop = threading.Event()
+    with tempfile.TemporaryDirectory(prefix="edgeclf-") as work:
+        cargo = pack(paths, engine=engine, threads=threads, seconds=seconds, source=source, work=Path(work))
+
+        opened: list[Host] = []
+
+        def one(name: str) -> list[HostMeasurement]:
+            with connected(name, config=config) as host:
+                opened.append(host)
+                return _bench(host, cargo, host_python=host_python, keep=keep, progress=progress, tell=tell, stop=stop)
+
+        with concurrent.futures.ThreadPoolExecutor(len(hosts)) as pool:
+            futures = {name: pool.submit(one, name) for name in hosts}
+            try:
+                while concurrent.futures.wait(futures.values(), timeout=0.2).not_done:
+                    pass
+            except BaseException:
+                stop.set()
+                for host in opened:  # what is being sent ends at once; cleaning up connects again
+                    host.disconnect()
+                raise
+    errors = {name: future.exception() for name, future in futures.items()}
+    for error in errors.values():
+        if error is not None and not isinstance(error, EdgeclfError):
+            raise error
+    return HostsMeasured(
+        measurements=tuple(
+            taken for name, future in futures.items() if errors[name] is None for taken in future.result()
+        ),
+        failures=tuple((name, error) for name, error in errors.items() if isinstance(error, EdgeclfError)),
+    )
+
+
+def bench_remote(
+    host: Host,
+    paths: Sequence[Path],
+    *,
+    engine: str | None = None,
+    threads: Sequence[int] = (1,),
+    seconds: float = 3.0,
+    source: str | None = None,
+    host_python: str = "python3",
+    keep: bool = False,
+    progress: Progress = no_progress,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[HostMeasurement]:
+    """Measure artifacts on a board.
+
+    Args:
+        host: see ``connected``.
+        paths: artifacts or bundles; of a bundle, every artifact that the board has an engine for.
+        engine: see ``Classifier.open``; None takes what ``tune`` kept on the board, else the preferred one there.
+        threads: to compute with; each artifact is measured once with each.
+        seconds: how long to take samples, each time.
+        source: frames to measure with, decoded here; None takes the synthetic one.
+        host_python: of the board, for example that of a virtual environment; ~/ is the home there.
+        keep: leave what was sent and what was measured on the board.
+        progress: shows the measurements as they are finished.
+        tell: is told what the user should know meanwhile.
+
+    Raises:
+        UsageError: a number that must be positive is not, or an engine that does not exist.
+        ModelError, DataError: a path or ``source`` is not usable, here or on the board.
+        DependencyError: the board is out of reach or refuses, or lacks Python, NumPy or an engine.
+        SystemStateError: the board could not do it: no space, the measurement was killed or took too long.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgeclf-") as work:
+        cargo = pack(paths, engine=engine, threads=threads, seconds=seconds, source=source, work=Path(work))
+        return _bench(host, cargo, host_python=host_python, keep=keep, progress=progress, tell=tell)
+
+
+def _bench(
+    host: Host,
+    cargo: Cargo,
+    *,
+    host_python: str,
+    keep: bool,
+    progress: Progress,
+    tell: Callable[[str], None],
+    stop: threading.Event | None = None,
+) -> list[HostMeasurement]:
+    board = probe(host, host_python)
+    jobs = _jobs(host, board, cargo, tell)
+    run = Run(host=host, python=board.executable, name=f"run-{uuid.uuid4().hex}", stop=stop or threading.Event())
+    try:
+        run.send(jobs, cargo)
+        run.start(jobs, cargo)
+        ended = progress(run.codes(len(jobs), tell), f"Measuring on {host.name}", len(jobs))
+        return [
+            HostMeasurement(host=host.name, measurement=run.fetch(number, code, cargo))
+            for number, code in enumerate(ended)
+        ]
+    finally:
+        if keep:
+            tell(f"{host.name}: kept {run.name} in ${{XDG_CACHE_HOME:-~/.cache}}/edgeclf-bench")
+        else:
+            run.clean(tell)
+
+
+def _jobs(host: Host, board: Board, cargo: Cargo, tell: Callable[[str], None]) -> list[Job]:
+    """What this board can measure; what it can't of a bundle is told."""
+    jobs: list[Job] = []
+    missing: list[str] = []
+    for number, (artifact, alone) in enumerate(cargo.artifacts):
+        usable = ENGINES_OF[container_of(artifact.file)]
+        wanted = usable if cargo.engine is None else (cargo.engine,)
+        if cargo.engine is not None and cargo.engine not in usable:
+            if alone:
+                raise UsageError(
+                    f"{artifact.file.name} runs on {' or '.join(usable)}, but --engine {cargo.engine} was given; "
+                    "leave --engine out or name another."
+                )
+        elif any(name in board.engines for name in wanted):
+            place = f"artifacts/{number}/{artifact.file.name}"
+            jobs += [Job(artifact=artifact, place=place, threads=count) for count in cargo.threads]
+            continue
+        elif alone:
+            raise no_engine(host, board, wanted[0])
+        else:
+            missing.append(wanted[0])
+        tell(f"{host.name}: skipped, no engine to run it: {artifact.file}")
+    if not jobs:
+        raise no_engine(host, board, missing[0] if missing else cargo.engine or "litert")
+    return jobs

@@ -1,0 +1,180 @@
+"""The work of one call on one board: what is sent, started, waited for, fetched and cleaned up."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgeclf.benchmarking.cargo import BOARD, FRAMES_FOLDER, Cargo, Sent
+from edgeclf.benchmarking.probe import answer
+from edgeclf.benchmarking.ssh import Host, patiently
+from edgeclf_device.bench import Measurement
+from edgeclf_device.environment import Environment
+from edgeclf_device.errors import DataError, DependencyError, EdgeclfError, ModelError, SystemStateError, UsageError
+
+POLL_S = 1.0
+RECONNECT_S = 300.0
+"""How long a link that dropped is waited for."""
+CLEANUP_S = 20.0
+"""How long it is waited for where only the cleaning up is left."""
+PATIENCE_S = 600.0
+"""How long one measurement may take beyond its seconds: opening the model and the warm-up, on a slow board."""
+
+Result = TypeVar("Result")
+
+
+class StoppedError(Exception):
+    """The user ended it meanwhile; never shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One measurement to take: ``place`` is the artifact's in the run's folder."""
+
+    artifact: Sent
+    place: str
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The work of one call on one board. Its name is chosen here, so that everything may be said twice."""
+
+    host: Host
+    python: str
+    name: str
+    stop: threading.Event
+    uploaded: set[str] = field(default_factory=set)
+
+    def send(self, jobs: Sequence[Job], cargo: Cargo) -> None:
+        """Send what the board has not whole, and put it where it is used."""
+        artifacts = {job.place: job.artifact for job in jobs}
+        needed = {one.sha256: one.file for one in (cargo.runtime, *artifacts.values(), *filter(None, [cargo.frames]))}
+        links = [[artifact.sha256, place] for place, artifact in artifacts.items()]
+        frames = None if cargo.frames is None else cargo.frames.sha256
+        for _ in range(3):  # another run that ends may take a file away in between
+            there = self._ask("prepare", files=sorted(needed))
+            for digest in sorted(set(needed) - set(there["have"])):
+                self.uploaded.add(digest)
+                self._patiently(functools.partial(self.host.put, needed[digest], f"{there['folder']}/{digest}"))
+            torn = self._ask("stage", runtime=cargo.runtime.sha256, artifacts=links, frames=frames)["torn"]
+            if not torn:
+                return
+        raise SystemStateError(
+            f"{self.host.name} must hold what was sent, but {len(torn)} files are not whole there after three tries; "
+            "check its storage."
+        )
+
+    def start(self, jobs: Sequence[Job], cargo: Cargo) -> None:
+        """Start measuring, detached from the link."""
+        frames = [] if cargo.frames is None else ["--source", f"../{FRAMES_FOLDER}"]
+        engine = [] if cargo.engine is None else ["--engine", cargo.engine]
+        common = [*engine, *frames, f"--seconds={cargo.seconds}"]
+        self._ask(
+            "start",
+            jobs=[[*common, f"--threads={job.threads}", f"../{job.place}"] for job in jobs],
+            limits_s=[cargo.seconds + PATIENCE_S] * len(jobs),
+        )
+
+    def codes(self, count: int, tell: Callable[[str], None]) -> Iterator[int]:
+        """The exit code of each measurement as it is finished.
+
+        Raises:
+            SystemStateError: the board ended them before they were finished.
+        """
+        given, waiting = 0, False
+        while given < count:
+            found = self._ask("poll")
+            yield from found["codes"][given:]
+            given = len(found["codes"])
+            if given == count:
+                return
+            if not found["lives"]:
+                raise SystemStateError(
+                    f"{self.host.name} must measure until it is done, but that ended early: the board was restarted or "
+                    f"short of memory; look at `dmesg` there and run it again. {found['log']}".strip()
+                )
+            if not found["began"] and not waiting:
+                waiting = True
+                tell(f"{self.host.name}: waiting, another measurement is going on there")
+            self._pause(POLL_S)
+
+    def fetch(self, number: int, code: int, cargo: Cargo) -> Measurement:
+        """The measurement of job ``number``, which ended with ``code``.
+
+        Raises:
+            EdgeclfError: of the kind that the code stands for.
+        """
+        lies = self._ask("result", number=number)
+        if code != 0:
+            raise self._failure(code, lies["stderr"], cargo)
+        with tempfile.TemporaryDirectory(prefix="edgeclf-") as folder:
+            file = Path(folder) / "measurement.json"
+            self._patiently(functools.partial(self.host.get, lies["file"], file))
+            try:
+                return _measurement(json.loads(file.read_text(encoding="utf-8")), cargo.description)
+            except (ValueError, KeyError, TypeError) as error:
+                raise SystemStateError(
+                    f"{self.host.name} must give a measurement as JSON and nothing else, but did not ({error}); its "
+                    "login scripts must print nothing where there is no terminal."
+                ) from error
+
+    def clean(self, tell: Callable[[str], None]) -> None:
+        """End what still runs, and remove what this call brought. What can't be removed is told, not raised."""
+        try:
+            until = time.monotonic() + CLEANUP_S
+            patiently(functools.partial(self._ask_once, "clean", files=sorted(self.uploaded)), until=until)
+        except EdgeclfError as error:
+            tell(
+                f"{self.host.name}: could not be cleaned up; remove {self.name} in "
+                f"${{XDG_CACHE_HOME:-~/.cache}}/edgeclf-bench there. {error}"
+            )
+
+    def _failure(self, code: int, stderr: str, cargo: Cargo) -> EdgeclfError:
+        if code < 0:
+            limit_s = cargo.seconds + PATIENCE_S
+            return SystemStateError(
+                f"A measurement on {self.host.name} must end by itself within {limit_s:g} s, but was ended by signal "
+                f"{-code}: it took too long or the board is short of memory. {stderr}".strip()
+            )
+        kinds: dict[int, type[EdgeclfError]] = {
+            kind.exit_code: kind for kind in (UsageError, DataError, ModelError, DependencyError)
+        }
+        said = stderr.splitlines()[-1] if stderr else "nothing"
+        return kinds.get(code, SystemStateError)(f"{self.host.name} could not measure; it said: {said}")
+
+    def _ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        return self._patiently(functools.partial(self._ask_once, verb, **arguments))
+
+    def _ask_once(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """Have the board do a verb of ``board.py``."""
+        command = [self.python, "-", verb, json.dumps({"run": self.name, **arguments})]
+        return answer(self.host, self.host.run(command, stdin=_program().encode()))
+
+    def _patiently(self, action: Callable[[], Result]) -> Result:
+        return patiently(action, until=time.monotonic() + RECONNECT_S, wait=self._pause)
+
+    def _pause(self, seconds: float) -> None:
+        if self.stop.wait(seconds):
+            raise StoppedError
+
+
+def _measurement(value: dict[str, Any], description: str) -> Measurement:
+    """A measurement as ``bench --json`` wrote it, from the same version of the same code."""
+    names = Measurement.__dataclass_fields__
+    fields = {name: value[name] for name in names if name != "environment"}
+    if description:
+        fields["input"] = description
+    return Measurement(**fields, environment=Environment(**value["environment"]))
+
+
+@functools.cache
+def _program() -> str:
+    return BOARD.read_text(encoding="utf-8")
