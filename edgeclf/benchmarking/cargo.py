@@ -38,25 +38,27 @@ class Cargo:
         runtime: see ``pack_runtime``.
         artifacts: each with whether it was given by itself, not in a bundle.
         frames, description: see ``pack_frames``; None and empty for the synthetic one.
-        engine, threads, seconds: see ``bench_remote``.
+        engines, threads, seconds, arguments: see ``bench_remote``.
     """
 
     runtime: Sent
     artifacts: tuple[tuple[Sent, bool], ...]
     frames: Sent | None
     description: str
-    engine: str | None
+    engines: tuple[str, ...]
     threads: tuple[int, ...]
     seconds: float
+    arguments: tuple[str, ...]
 
 
 def pack(
     paths: Sequence[Path],
     *,
-    engine: str | None,
+    engines: Sequence[str],
     threads: Sequence[int],
     seconds: float,
     source: str | None,
+    arguments: Sequence[str],
     work: Path,
 ) -> Cargo:
     """Everything that has to be sent, made in the folder ``work``.
@@ -69,17 +71,18 @@ def pack(
             "Measuring on a host needs at least one artifact, threads of at least 1 and seconds above 0, but got "
             f"{len(paths)} paths, {list(threads)} and {seconds}."
         )
-    if engine is not None and engine not in MODULES:
-        raise UsageError(f"The engines are {', '.join(MODULES)}, but {engine!r} was asked for.")
+    if unknown := [engine for engine in engines if engine not in MODULES]:
+        raise UsageError(f"The engines are {', '.join(MODULES)}, but {unknown[0]!r} was asked for.")
     frames, description = (None, "") if source is None else pack_frames(source, work)
     return Cargo(
         runtime=pack_runtime(work),
         artifacts=tuple((sent(file), not path.is_dir()) for path in paths for file in resolve(path)),
         frames=frames,
         description=description,
-        engine=engine,
+        engines=tuple(engines),
         threads=tuple(threads),
         seconds=seconds,
+        arguments=tuple(arguments),
     )
 
 

@@ -59,6 +59,11 @@ class Board:
     engines: tuple[str, ...]
     edgeclf_device: str | None
 
+    def __str__(self) -> str:
+        own = f"edgeclf-device {self.edgeclf_device}" if self.edgeclf_device else "no edgeclf-device"
+        engines = ", ".join(self.engines) or "no engine"
+        return f"{self.machine}, Python {_dotted(self.python)}, NumPy {self.numpy}, {engines}, {own} installed"
+
 
 def probe(host: Host, host_python: str = "python3") -> Board:
     """What is on the board. ``host_python`` is looked for by its shell; ~/ is the home there.

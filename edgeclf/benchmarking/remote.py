@@ -50,10 +50,11 @@ def bench_hosts(
     hosts: Sequence[str],
     paths: Sequence[Path],
     *,
-    engine: str | None = None,
+    engines: Sequence[str] = (),
     threads: Sequence[int] = (1,),
-    seconds: float = 3.0,
+    seconds: float = 10.0,
     source: str | None = None,
+    arguments: Sequence[str] = (),
     host_python: str = "python3",
     keep: bool = False,
     config: Path | None = None,
@@ -74,7 +75,15 @@ def bench_hosts(
         raise UsageError(f"Each host must be named once, but {', '.join(hosts) or 'none'} were given.")
     stop = threading.Event()
     with tempfile.TemporaryDirectory(prefix="edgeclf-") as work:
-        cargo = pack(paths, engine=engine, threads=threads, seconds=seconds, source=source, work=Path(work))
+        cargo = pack(
+            paths,
+            engines=engines,
+            threads=threads,
+            seconds=seconds,
+            source=source,
+            arguments=arguments,
+            work=Path(work),
+        )
 
         opened: list[Host] = []
 
@@ -109,10 +118,11 @@ def bench_remote(
     host: Host,
     paths: Sequence[Path],
     *,
-    engine: str | None = None,
+    engines: Sequence[str] = (),
     threads: Sequence[int] = (1,),
-    seconds: float = 3.0,
+    seconds: float = 10.0,
     source: str | None = None,
+    arguments: Sequence[str] = (),
     host_python: str = "python3",
     keep: bool = False,
     progress: Progress = no_progress,
@@ -123,10 +133,11 @@ def bench_remote(
     Args:
         host: see ``connected``.
         paths: artifacts or bundles; of a bundle, every artifact that the board has an engine for.
-        engine: see ``Classifier.open``; None takes what ``tune`` kept on the board, else the preferred one there.
+        engines: each that executes an artifact; none: what ``tune`` kept on the board, else the preferred one there.
         threads: to compute with; each artifact is measured once with each.
-        seconds: how long to take samples, each time.
+        seconds: how long to take samples, each time, at most.
         source: frames to measure with, decoded here; None takes the synthetic one.
+        arguments: further ones of ``edgeclf-device bench`` there, for example ``--offline`` or ``--no-cold-start``.
         host_python: of the board, for example that of a virtual environment; ~/ is the home there.
         keep: leave what was sent and what was measured on the board.
         progress: shows the measurements as they are finished.
@@ -139,7 +150,15 @@ def bench_remote(
         SystemStateError: the board could not do it: no space, the measurement was killed or took too long.
     """
     with tempfile.TemporaryDirectory(prefix="edgeclf-") as work:
-        cargo = pack(paths, engine=engine, threads=threads, seconds=seconds, source=source, work=Path(work))
+        cargo = pack(
+            paths,
+            engines=engines,
+            threads=threads,
+            seconds=seconds,
+            source=source,
+            arguments=arguments,
+            work=Path(work),
+        )
         return _bench(host, cargo, host_python=host_python, keep=keep, progress=progress, tell=tell)
 
 
@@ -154,6 +173,7 @@ def _bench(
     stop: threading.Event | None = None,
 ) -> list[HostMeasurement]:
     board = probe(host, host_python)
+    tell(f"{host.name}: {board}")
     jobs = _jobs(host, board, cargo, tell)
     run = Run(host=host, python=board.executable, name=f"run-{uuid.uuid4().hex}", stop=stop or threading.Event())
     try:
@@ -174,25 +194,32 @@ def _bench(
 def _jobs(host: Host, board: Board, cargo: Cargo, tell: Callable[[str], None]) -> list[Job]:
     """What this board can measure; what it can't of a bundle is told."""
     jobs: list[Job] = []
-    missing: list[str] = []
+    missing: set[str] = set()
     for number, (artifact, alone) in enumerate(cargo.artifacts):
-        usable = ENGINES_OF[container_of(artifact.file)]
-        wanted = usable if cargo.engine is None else (cargo.engine,)
-        if cargo.engine is not None and cargo.engine not in usable:
+        able = ENGINES_OF[container_of(artifact.file)]
+        wanted = [engine for engine in cargo.engines if engine in able] if cargo.engines else list(able)
+        if alone and not wanted:
+            raise UsageError(
+                f"{artifact.file.name} runs on {' or '.join(able)}, but --engine {', '.join(cargo.engines)} was given; "
+                "leave --engine out or name another."
+            )
+        there = [engine for engine in wanted if engine in board.engines]
+        absent = set(wanted) - set(there)
+        if absent and (cargo.engines or not there):
+            missing |= absent if cargo.engines else {able[0]}
             if alone:
-                raise UsageError(
-                    f"{artifact.file.name} runs on {' or '.join(usable)}, but --engine {cargo.engine} was given; "
-                    "leave --engine out or name another."
-                )
-        elif any(name in board.engines for name in wanted):
-            place = f"artifacts/{number}/{artifact.file.name}"
-            jobs += [Job(artifact=artifact, place=place, threads=count) for count in cargo.threads]
-            continue
-        elif alone:
-            raise no_engine(host, board, wanted[0])
-        else:
-            missing.append(wanted[0])
-        tell(f"{host.name}: skipped, no engine to run it: {artifact.file}")
+                raise no_engine(host, board, min(missing))
+        if not there:
+            tell(f"{host.name}: skipped, no engine to run it: {artifact.file}")
+        place = f"artifacts/{number}/{artifact.file.name}"
+        jobs += [
+            Job(artifact=artifact, place=place, engine=engine, threads=count)
+            for engine in (there if cargo.engines else [None] if there else [])
+            for count in cargo.threads
+        ]
+    if missing and (cargo.engines or not jobs):
+        raise no_engine(host, board, min(missing))
     if not jobs:
-        raise no_engine(host, board, missing[0] if missing else cargo.engine or "litert")
+        names = ", ".join(artifact.file.name for artifact, _ in cargo.artifacts)
+        raise UsageError(f"{' and '.join(cargo.engines)} executes none of {names}; name other engines or artifacts.")
     return jobs

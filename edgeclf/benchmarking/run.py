@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import tempfile
@@ -15,8 +16,7 @@ from typing import Any, TypeVar
 from edgeclf.benchmarking.cargo import BOARD, FRAMES_FOLDER, Cargo, Sent
 from edgeclf.benchmarking.probe import answer
 from edgeclf.benchmarking.ssh import Host, patiently
-from edgeclf_device.bench import Measurement
-from edgeclf_device.environment import Environment
+from edgeclf_device.bench import Measurement, read_measurements
 from edgeclf_device.errors import DataError, DependencyError, EdgeclfError, ModelError, SystemStateError, UsageError
 
 POLL_S = 1.0
@@ -36,11 +36,17 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One measurement to take: ``place`` is the artifact's in the run's folder."""
+    """One measurement: ``place`` is the artifact's in the run's folder; with no engine named, the board chooses."""
 
     artifact: Sent
     place: str
+    engine: str | None
     threads: int
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of ``edgeclf-device bench``."""
+        return [*([] if self.engine is None else [f"--engine={self.engine}"]), f"--threads={self.threads}"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +81,10 @@ class Run:
     def start(self, jobs: Sequence[Job], cargo: Cargo) -> None:
         """Start measuring, detached from the link."""
         frames = [] if cargo.frames is None else ["--source", f"../{FRAMES_FOLDER}"]
-        engine = [] if cargo.engine is None else ["--engine", cargo.engine]
-        common = [*engine, *frames, f"--seconds={cargo.seconds}"]
+        common = [*cargo.arguments, *frames, f"--seconds={cargo.seconds}"]
         self._ask(
             "start",
-            jobs=[[*common, f"--threads={job.threads}", f"../{job.place}"] for job in jobs],
+            jobs=[[*common, *job.arguments, f"../{job.place}"] for job in jobs],
             limits_s=[cargo.seconds + PATIENCE_S] * len(jobs),
         )
 
@@ -119,12 +124,17 @@ class Run:
             file = Path(folder) / "measurement.json"
             self._patiently(functools.partial(self.host.get, lies["file"], file))
             try:
-                return _measurement(json.loads(file.read_text(encoding="utf-8")), cargo.description)
-            except (ValueError, KeyError, TypeError) as error:
+                (taken,) = read_measurements(file)
+            except (DataError, ValueError) as error:
                 raise SystemStateError(
-                    f"{self.host.name} must give a measurement as JSON and nothing else, but did not ({error}); its "
+                    f"{self.host.name} must give one measurement as JSON and nothing else, but did not ({error}); its "
                     "login scripts must print nothing where there is no terminal."
                 ) from error
+        if cargo.frames is None:
+            return taken
+        # They were decoded here: what the board took to read them says nothing of it.
+        samples = {stage: values for stage, values in taken.samples_ns.items() if stage != "capture"}
+        return dataclasses.replace(taken, input=cargo.description, samples_ns=samples)
 
     def clean(self, tell: Callable[[str], None]) -> None:
         """End what still runs, and remove what this call brought. What can't be removed is told, not raised."""
@@ -164,15 +174,6 @@ class Run:
     def _pause(self, seconds: float) -> None:
         if self.stop.wait(seconds):
             raise StoppedError
-
-
-def _measurement(value: dict[str, Any], description: str) -> Measurement:
-    """A measurement as ``bench --json`` wrote it, from the same version of the same code."""
-    names = Measurement.__dataclass_fields__
-    fields = {name: value[name] for name in names if name != "environment"}
-    if description:
-        fields["input"] = description
-    return Measurement(**fields, environment=Environment(**value["environment"]))
 
 
 @functools.cache
