@@ -94,7 +94,13 @@ def test_a_comparison_that_can_not_be_made_is_refused(some_artifact, arguments):
 
 @pytest.fixture
 def taken(some_artifact):
-    return bench(some_artifact, plan=Plan(iterations=200, warmup=20))
+    """A real measurement whose times are those of a quiet machine: what a busy one does to a verdict is told above."""
+    made = bench(some_artifact, plan=Plan(iterations=200, warmup=20))
+    noise = np.random.default_rng(5).normal(1, 0.02, 200)
+    return changed(
+        made,
+        samples_ns={stage: [round(1e6 * one) for one in noise] for stage in made.samples_ns},
+    )
 
 
 def slowed(measurement, factor):
