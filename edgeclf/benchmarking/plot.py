@@ -8,6 +8,7 @@ from typing import Any
 from edgeclf.benchmarking.recommend import p50_ms, pareto
 from edgeclf.report.plots import BLUE, GREY, new_figure, short
 from edgeclf_device.bench import Measurement
+from edgeclf_device.bench.text import named
 
 MARKERS = {"litert": "o", "tflite-runtime": "s", "onnxruntime": "^"}
 
@@ -34,7 +35,7 @@ def pareto_plot(measurements: Sequence[Measurement]) -> Any:
             linewidth=1,
         )
     for one in front:
-        name = f"{short(one.artifact, 34)} {one.engine} ×{one.threads}"
+        name = f"{short(named(one), 34)} {one.engine} ×{one.threads}"
         axes.annotate(name, (p50_ms(one), 100 * (one.accuracy or 0)), (6, 5), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
     axes.set_xlabel("median time of a frame, ms")

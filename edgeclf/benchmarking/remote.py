@@ -7,13 +7,13 @@ measure with the same code. A measurement goes on while the link is down, and is
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeclf.benchmarking.cargo import Cargo, pack
 from edgeclf.benchmarking.probe import Board, no_engine, probe
@@ -27,22 +27,10 @@ from edgeclf_device.progress import Progress, no_progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class HostMeasurement:
-    """A measurement with the host that it was taken on, as the user named it."""
-
-    host: str
-    measurement: Measurement
-
-    def to_json(self) -> dict[str, Any]:
-        """The measurement as ``bench --json`` writes it, with ``host`` beside its fields."""
-        return {"host": self.host, **self.measurement.to_json()}
-
-
-@dataclass(frozen=True, kw_only=True)
 class HostsMeasured:
     """What several hosts gave: measurements in the order of the hosts, and each host that failed with its error."""
 
-    measurements: tuple[HostMeasurement, ...]
+    measurements: tuple[Measurement, ...]
     failures: tuple[tuple[str, EdgeclfError], ...]
 
 
@@ -87,7 +75,7 @@ def bench_hosts(
 
         opened: list[Host] = []
 
-        def one(name: str) -> list[HostMeasurement]:
+        def one(name: str) -> list[Measurement]:
             with connected(name, config=config) as host:
                 opened.append(host)
                 return _bench(host, cargo, host_python=host_python, keep=keep, progress=progress, tell=tell, stop=stop)
@@ -127,7 +115,7 @@ def bench_remote(
     keep: bool = False,
     progress: Progress = no_progress,
     tell: Callable[[str], None] = lambda _: None,
-) -> list[HostMeasurement]:
+) -> list[Measurement]:
     """Measure artifacts on a board.
 
     Args:
@@ -171,7 +159,7 @@ def _bench(
     progress: Progress,
     tell: Callable[[str], None],
     stop: threading.Event | None = None,
-) -> list[HostMeasurement]:
+) -> list[Measurement]:
     board = probe(host, host_python)
     tell(f"{host.name}: {board}")
     jobs = _jobs(host, board, cargo, tell)
@@ -181,8 +169,7 @@ def _bench(
         run.start(jobs, cargo)
         ended = progress(run.codes(len(jobs), tell), f"Measuring on {host.name}", len(jobs))
         return [
-            HostMeasurement(host=host.name, measurement=run.fetch(number, code, cargo))
-            for number, code in enumerate(ended)
+            dataclasses.replace(run.fetch(number, code, cargo), host=host.name) for number, code in enumerate(ended)
         ]
     finally:
         if keep:

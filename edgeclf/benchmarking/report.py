@@ -10,7 +10,7 @@ from edgeclf.benchmarking.recommend import pareto
 from edgeclf.report.plots import to_svg
 from edgeclf_device.atomic import write_text
 from edgeclf_device.bench import Comparison, Measurement, percentile_texts, remarks
-from edgeclf_device.bench.text import how, told
+from edgeclf_device.bench.text import how, machine_line, named, told
 
 
 def write_report(path: Path, measurements: Sequence[Measurement], comparisons: Sequence[Comparison] = ()) -> None:
@@ -33,6 +33,7 @@ def write_report(path: Path, measurements: Sequence[Measurement], comparisons: S
     rows = [
         {
             "taken": taken,
+            "name": named(taken),
             "percentiles": percentile_texts(taken, told(taken)),
             "stages": {stage: percentile_texts(taken, stage) for stage in taken.samples_ns},
             "accuracy_interval": accuracy_interval(taken),
@@ -46,7 +47,6 @@ def write_report(path: Path, measurements: Sequence[Measurement], comparisons: S
         rows=rows,
         comparisons=comparisons,
         plot=to_svg(pareto_plot(judged)) if judged else "",
-        machine=measurements[0].environment,
-        input=measurements[0].input,
+        machines={taken.host: machine_line(taken) for taken in reversed(measurements)}.values(),
     )
     write_text(path, page)

@@ -66,18 +66,18 @@ def artifact_table(rows: Sequence[ArtifactRow], conditions: str) -> None:
 
 def bench_table(measurements: Sequence[Measurement]) -> None:
     """One row a measurement: medians of the stages and of the total with its interval, p90 and p99; then remarks."""
-    from edgeclf_device.bench.text import how, percentile_texts, remarks, told
+    from edgeclf_device.bench.text import how, machine_line, named, percentile_texts, remarks, told
 
     table = _table("artifact", "engine", "prepare", "infer", "total ms", "95 % interval", "p90", "p99")
     for taken in measurements:
         first, second, whole = (percentile_texts(taken, stage) for stage in ("prepare", "infer", told(taken)))
         executed = f"{taken.engine} ×{taken.threads}"
-        table.add_row(escape(taken.artifact), executed, first[0], second[0], whole[0], *whole[1:4])
+        table.add_row(escape(named(taken)), executed, first[0], second[0], whole[0], *whole[1:4])
     _print(table)
-    environment = measurements[0].environment
-    _tell(f"{measurements[0].input}; {environment.cpu}, {environment.cores} cores, load {environment.load_1_min}")
+    for machine in {taken.host: machine_line(taken) for taken in reversed(measurements)}.values():
+        _tell(machine)
     for taken in measurements:
-        _tell(f"{taken.artifact} ({taken.engine} ×{taken.threads}): {how(taken)}")
+        _tell(f"{named(taken)} ({taken.engine} ×{taken.threads}): {how(taken)}")
         for remark in remarks(taken):
             _tell(f"  {remark}")
 

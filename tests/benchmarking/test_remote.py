@@ -14,7 +14,7 @@ import pytest
 from edgeclf.benchmarking.probe import probe
 from edgeclf.benchmarking.remote import bench_hosts, bench_remote
 from edgeclf.benchmarking.ssh import Host, connected
-from edgeclf_device.bench import STAGES
+from edgeclf_device.bench import STAGES, read_measurements
 from edgeclf_device.errors import DependencyError, ModelError, UsageError
 
 SHORT_S = 0.2
@@ -57,12 +57,12 @@ def sent(monkeypatch):
 def test_artifacts_are_measured_on_the_board_and_nothing_stays(server, artifacts, python, tmp_path):
     before = set(tmp_path.rglob("*"))
     made = bench(server, artifacts, python, threads=(1, 2))
-    assert [one.measurement.artifact for one in made] == [file.name for file in artifacts for _ in (1, 2)]
-    assert [one.measurement.threads for one in made] == [1, 2] * len(artifacts)
+    assert [one.artifact for one in made] == [file.name for file in artifacts for _ in (1, 2)]
+    assert [one.threads for one in made] == [1, 2] * len(artifacts)
     for one in made:
         value = json.loads(json.dumps(one.to_json()))
         assert value["host"] == "board"
-        assert value["format"] == [2, 0]
+        assert value["format"] == [2, 1]
         assert set(value["summary_ms"]) == set(STAGES)
         assert value["environment"]["cpu"]
         assert "synthetic" in value["input"]
@@ -84,10 +84,10 @@ def test_a_measurement_goes_on_without_the_link_and_is_fetched_later(server, art
     time.sleep(1)
     server.drop_links()
     thread.join(timeout=120)
-    assert [one.measurement.artifact for one in made] == [file.name for file in artifacts]
+    assert [one.artifact for one in made] == [file.name for file in artifacts]
     # Nothing was begun anew: samples of the whole time, and one run alone.
     for one in made:
-        assert one.measurement.wall_ns / 1e9 == pytest.approx(4.0, rel=0.3)
+        assert one.wall_ns / 1e9 == pytest.approx(4.0, rel=0.3)
     assert not server.work.exists()
 
 
@@ -157,7 +157,7 @@ def test_frames_of_a_folder_are_sent_along(server, artifacts, python, tmp_path):
     for index in range(3):
         np.save(folder / f"{index}.npy", np.full((30 + index, 40, 3), index, np.uint8))
     (taken,) = bench(server, artifacts[:1], python, source=str(folder))
-    assert taken.measurement.input == "3 frames of folder some frames"
+    assert taken.input == "3 frames of folder some frames"
 
 
 def test_a_host_without_python_is_told_so(server, artifacts):
@@ -220,3 +220,35 @@ def test_calls_that_make_no_sense_are_refused_before_any_connection(artifacts):
         bench_hosts(["a"], artifacts, threads=[0])
     with pytest.raises(UsageError, match="The engines are"):
         bench_hosts(["a"], artifacts, engines=["abacus"])
+
+
+def test_bench_shows_several_hosts_in_one_table_and_ends_with_the_error_of_the_one_that_failed(
+    server, artifacts, python, tmp_path
+):
+    out, page = tmp_path / "hosts.json", tmp_path / "hosts.html"
+    hosts = ["--host=board", "--host=other", "--host=off", f"--host-python={python}"]
+    options = ["--seconds=0.2", "--no-cold-start", "--threads=1", f"--json={out}", f"--html={page}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeclf", "bench", str(artifacts[0]), *hosts, *options],
+        env={**os.environ, "EDGECLF_SSH_CONFIG": str(server.config)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=540,
+    )
+    assert done.returncode == DependencyError.exit_code, done.stderr
+    assert "off must be reachable by ssh" in done.stderr
+    assert [taken.host for taken in read_measurements(out)] == ["board", "other"]
+    assert "board: " in done.stdout
+    assert "other: " in page.read_text(encoding="utf-8")
+    assert max(map(len, done.stdout.splitlines()[:4])) <= 100
+
+
+def test_explain_is_of_this_machine_alone(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeclf", "bench", str(tmp_path / "a.onnx"), "--host=board", "--explain"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "on the board" in done.stderr) == (UsageError.exit_code, True)

@@ -63,7 +63,7 @@ def test_time_bounds_a_measurement_without_iterations(some_artifact):
 
 def test_a_measurement_is_versioned_json_with_its_environment(some_artifact):
     value = json.loads(json.dumps(bench(some_artifact, plan=Plan(iterations=5, warmup=0)).to_json()))
-    assert value["format"] == [2, 0]
+    assert value["format"] == [2, 1]
     assert value["interval_95_ms"]["total"]["p99.9"] is None
     assert value["scheme"] == "w8a8"
     assert len(value["artifact_sha256"]) == 64

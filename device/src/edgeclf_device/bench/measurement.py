@@ -16,7 +16,7 @@ from edgeclf_device.environment import Environment
 from edgeclf_device.errors import DataError
 from edgeclf_device.intervals import percentile_interval
 
-FORMAT = (2, 0)
+FORMAT = (2, 1)
 STAGES = ("prepare", "infer", "decide", "total")
 """What every frame's time is made of; ``capture`` and ``latency`` stand beside them where there are such samples."""
 
@@ -50,6 +50,7 @@ class Measurement:
         conditions: looks at the machine before, during and after.
         doubts: why the samples may not be believed.
         environment: the machine, recorded before the first sample.
+        host: of another machine that was measured over ssh, its name as it was given; None for this one.
     """
 
     artifact: str
@@ -77,6 +78,7 @@ class Measurement:
     conditions: tuple[Conditions, ...]
     doubts: tuple[Doubt, ...]
     environment: Environment
+    host: str | None = None
 
     @property
     def valid(self) -> bool:
@@ -132,7 +134,8 @@ def measurement_from_json(value: Any) -> Measurement:
             raise DataError(
                 f"A measurement of format {FORMAT[0]} is read here, but this one has {major}; measure again."
             )
-        plain = {key: value[key] for key in Measurement.__dataclass_fields__}
+        given = {"host": None, **value}  # format 2.0 had none
+        plain = {key: given[key] for key in Measurement.__dataclass_fields__}
         return Measurement(
             **{
                 **plain,

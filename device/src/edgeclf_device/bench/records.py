@@ -12,7 +12,7 @@ from edgeclf_device.bench.comparing import Comparison, unpaired_ratio
 from edgeclf_device.bench.measurement import Measurement, measurement_from_json
 from edgeclf_device.errors import DataError
 
-FORMAT = (2, 0)
+FORMAT = (2, 1)
 MACHINE = ("board", "cpu", "cores", "architecture", "governor")
 """Fields of the environment that must be alike, or the machines are compared instead of what ran on them."""
 
@@ -54,7 +54,7 @@ def read_measurements(path: Path) -> list[Measurement]:
 
 
 def compare_with(earlier: Sequence[Measurement], now: Measurement) -> Comparison:
-    """Compare a new measurement with the one of the same file name, engine and threads in an earlier file.
+    """Compare a new measurement with the one of the same host, file name, engine and threads in an earlier file.
 
     Raises:
         DataError: there is none, or it was taken on another machine or in another way.
@@ -62,8 +62,8 @@ def compare_with(earlier: Sequence[Measurement], now: Measurement) -> Comparison
     same = [
         old
         for old in earlier
-        if (old.artifact, old.engine, old.threads, old.scenario)
-        == (now.artifact, now.engine, now.threads, now.scenario)
+        if (old.host, old.artifact, old.engine, old.threads, old.scenario)
+        == (now.host, now.artifact, now.engine, now.threads, now.scenario)
     ]
     if not same:
         have = ", ".join(f"{old.artifact} ({old.engine} ×{old.threads})" for old in earlier) or "nothing"

@@ -28,6 +28,17 @@ def engine_text(measurement: Measurement) -> str:
     return f"{measurement.engine} {measurement.engine_version}{options}, {measurement.threads} threads"
 
 
+def named(measurement: Measurement) -> str:
+    """The artifact, with the host before it where that is another machine."""
+    return measurement.artifact if measurement.host is None else f"{measurement.host}: {measurement.artifact}"
+
+
+def machine_line(measurement: Measurement) -> str:
+    """The frames and the machine that they were measured on."""
+    there, host = measurement.environment, "" if measurement.host is None else f"{measurement.host}: "
+    return f"{host}{measurement.input}; {there.cpu}, {there.cores} cores, load {there.load_1_min}"
+
+
 def how(measurement: Measurement) -> str:
     """How many samples were taken, in which scenario."""
     rate = "" if measurement.rate_fps is None else f" {measurement.rate_fps:g} frames/s,"
