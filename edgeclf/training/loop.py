@@ -39,6 +39,10 @@ Batches = Callable[[int, int, Rows], tuple[NDArray[Any], NDArray[np.float32]]]
 """From an epoch and a step, counted from 0, and rows, to the inputs of the trained part and their targets."""
 
 
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
 class Judge(Protocol):
     """Gives the validation loss and accuracy, and the weights that they were reached with."""
 
@@ -60,6 +64,8 @@ class Course:
         learning_rate: peak.
         start: the whole network's weights when the phase began.
         judged_anew: the network that comes in is another than the phases before have judged.
+        before_step: makes of each batch what is trained on, with the weights that the step finds: on the training's
+            own thread, unlike ``batches``.
     """
 
     phase: str
@@ -71,6 +77,7 @@ class Course:
     learning_rate: float
     start: Weights
     judged_anew: bool = False
+    before_step: Callable[[Batch], Batch] = _as_it_is
 
 
 def follow(
@@ -148,7 +155,7 @@ def _epoch(
 
     shown = show(_shuffled(images, steps, config, number), f"training ({course.phase}), epoch {number}", steps)
     ready = _Prefetched(enumerate(shown), batch)
-    loss, accuracy = _averages(course.model, course.model.train_on_batch, ready)
+    loss, accuracy = _averages(course.model, course.model.train_on_batch, map(course.before_step, ready))
     seconds = time.perf_counter() - begin
     val_loss, val_accuracy, weights = judge(averaged=config.train.ema > 0)
     record = EpochRecord(
