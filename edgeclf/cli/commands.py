@@ -34,6 +34,9 @@ def train(
     qat: Annotated[
         bool, typer.Option("--qat", help="End with quantization-aware training, so that int8 keeps the labels.")
     ] = False,
+    adversarial: Annotated[
+        str | None, typer.Option(help="Train on attacked images, so that attacks do less: fgsm or pgd.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted training of OUT.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse unreadable images, not leave them out.")] = False,
 ) -> None:
@@ -54,6 +57,7 @@ def train(
         "image_size": image_size,
         "seed": seed,
         "train.qat": qat or None,
+        "adversarial.method": adversarial,
     }
     named = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
     resolved = load_config(config, [*(set_ or []), *named, f"data={json.dumps(str(data))}"])

@@ -31,24 +31,38 @@ def add_camera_faults(images: Image, config: AugmentConfig, *, entropy: Sequence
     if not faults:
         return images
 
-    def faulty(row: int) -> Image:
-        draw = np.random.default_rng((*entropy, row))
-        image: Image = images[row]
+    def faulty(image: Image, draw: Draw) -> Image:
         for probability, fault in faults:
             if draw.random() < probability:
                 image = fault(image, draw)
         return image
 
+    return changed(images, faulty, entropy=entropy)
+
+
+def changed(images: Image, change: Callable[[Image, Draw], Image], *, entropy: Sequence[int]) -> Image:
+    """Return what ``change`` makes of each of ``images``, uint8 (N, H, W, C), on every core.
+
+    It draws from (``entropy``, i) alone for image i.
+    """
+
+    def one(row: int) -> Image:
+        return change(images[row], np.random.default_rng((*entropy, row)))
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.stack(list(pool.map(faulty, range(len(images)))))
+        return np.stack(list(pool.map(one, range(len(images)))))
 
 
 def motion_blur(image: Image, draw: Draw) -> Image:
     """Smear along a line of any direction, up to a sixteenth of the smaller side (and 3 pixels) long."""
+    length = draw.uniform(2, max(3, min(image.shape[:2]) / 16))
+    return smeared(image, length=length, angle=draw.uniform(0, math.pi))
+
+
+def smeared(image: Image, *, length: float, angle: float) -> Image:
+    """Smear along a line of ``length`` pixels at ``angle``, in radians."""
     import cv2
 
-    length = draw.uniform(2, max(3, min(image.shape[:2]) / 16))
-    angle = draw.uniform(0, math.pi)
     reach = math.ceil(length / 2)
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     along, across = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
@@ -59,12 +73,12 @@ def motion_blur(image: Image, draw: Draw) -> Image:
 
 def low_light(image: Image, draw: Draw) -> Image:
     """Take away 1 to 3 stops of light, with the noise of a high gain."""
-    return _sensed(image, draw, exposure=2 ** -draw.uniform(1, 3), shot=math.exp(draw.uniform(*np.log((3e-3, 1.2e-2)))))
+    return sensed(image, draw, exposure=2 ** -draw.uniform(1, 3), shot=math.exp(draw.uniform(*np.log((3e-3, 1.2e-2)))))
 
 
 def noise(image: Image, draw: Draw) -> Image:
     """Add the noise of a sensor, from that of daylight to that of a high gain."""
-    return _sensed(image, draw, exposure=1, shot=math.exp(draw.uniform(*np.log((1e-4, 1.2e-2)))))
+    return sensed(image, draw, exposure=1, shot=math.exp(draw.uniform(*np.log((1e-4, 1.2e-2)))))
 
 
 def white_balance(image: Image, draw: Draw) -> Image:
@@ -72,16 +86,24 @@ def white_balance(image: Image, draw: Draw) -> Image:
 
     Gains on linear light, as a camera's own. ``image`` is uint8 (H, W, 3), RGB.
     """
-    warm, green = draw.uniform(-0.4, 0.4), draw.uniform(-0.1, 0.1)
+    return tinted(image, warm=draw.uniform(-0.4, 0.4), green=draw.uniform(-0.1, 0.1))
+
+
+def tinted(image: Image, *, warm: float, green: float) -> Image:
+    """Brighten red by ``warm`` stops and darken blue by as many, and brighten green by ``green``."""
     tables = [_encoded(_LIGHT * np.float32(2**stops)) for stops in (warm, green, -warm)]
     return np.stack([table[image[..., channel]] for channel, table in enumerate(tables)], axis=-1)
 
 
 def jpeg(image: Image, draw: Draw) -> Image:
     """Compress as JPEG of a quality of 10 to 80 and decode again."""
+    return compressed(image, quality=int(draw.integers(10, 81)))
+
+
+def compressed(image: Image, *, quality: int) -> Image:
+    """Compress as JPEG of ``quality`` and decode again."""
     import cv2
 
-    quality = int(draw.integers(10, 81))
     bgr = image[..., ::-1]  # of one channel: itself
     _, encoded = cv2.imencode(".jpg", np.ascontiguousarray(bgr), [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED), np.uint8)
@@ -98,7 +120,7 @@ FAULTS: dict[str, Callable[[Image, Draw], Image]] = {
 """By their keys of ``AugmentConfig``, in their order."""
 
 
-def _sensed(image: Image, draw: Draw, *, exposure: float, shot: float) -> Image:
+def sensed(image: Image, draw: Draw, *, exposure: float, shot: float) -> Image:
     """Let a sensor see ``exposure`` times the light: variance ``shot`` times the light, and that of reading it.
 
     The read noise that goes with a shot noise, in ranges of real cameras, is that of Brooks et al. 2019 (1811.11127).

@@ -26,6 +26,7 @@ Config = TypeVar("Config")
 BATCH_NORMS = ("frozen", "trained")
 BALANCES = ("none", "weights", "sampling")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
+ATTACKS = ("none", "fgsm", "pgd")
 
 
 class _Override(str):
@@ -178,6 +179,35 @@ class FitConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdversarialConfig:
+    """Training on attacked images (``edgeclf.training.adversarial``).
+
+    Attributes:
+        method: ``none``, ``fgsm`` (one step from a random start) or ``pgd``.
+        epsilon: largest change of a pixel's value, which is 0 to 255.
+        steps: of ``pgd``.
+        step_size: change of a value in one step; 0: 1.25 epsilon with ``fgsm``, 2.5 epsilon / steps with ``pgd``.
+        share: of the images of a batch that are attacked.
+    """
+
+    method: str = "none"
+    epsilon: int = 8
+    steps: int = 7
+    step_size: float = 0.0
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        def check(name: str, constraint: str, *, holds: bool) -> None:
+            _require(f"adversarial.{name}", constraint, getattr(self, name), holds=holds)
+
+        check("method", f"one of {', '.join(ATTACKS)}", holds=self.method in ATTACKS)
+        check("epsilon", "from 1 to 255, in steps of a pixel's 256 values", holds=1 <= self.epsilon <= 255)
+        check("steps", "from 1 to 1000", holds=1 <= self.steps <= 1000)
+        check("step_size", "from 0 to 255", holds=0 <= self.step_size <= 255)
+        check("share", "above 0 and at most 1", holds=0 < self.share <= 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConfidenceConfig:
     """What the validation images teach about the scores.
 
@@ -224,6 +254,7 @@ class TrainConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: FitConfig = field(default_factory=FitConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
 
     def __post_init__(self) -> None:

@@ -66,6 +66,7 @@ class Course:
         judged_anew: the network that comes in is another than the phases before have judged.
         before_step: makes of each batch what is trained on, with the weights that the step finds: on the training's
             own thread, unlike ``batches``.
+        before_judging: makes of each batch of validation images what the weights are judged by.
     """
 
     phase: str
@@ -78,6 +79,7 @@ class Course:
     start: Weights
     judged_anew: bool = False
     before_step: Callable[[Batch], Batch] = _as_it_is
+    before_judging: Callable[[Batch], Batch] = _as_it_is
 
 
 def follow(
@@ -93,7 +95,7 @@ def follow(
     model, train = course.model, config.train
     steps = steps_per_epoch(images, train)
     _compile(model, train, learning_rate=course.learning_rate, steps=steps, epochs=course.epochs)
-    judge = _judge(model, images, course.val, train)
+    judge = _judge(course, images, train)
     found = _resumed(course, journal)
     if found:
         best_loss, best = found.best_loss, found.best
@@ -230,10 +232,11 @@ def targets_for(model: keras.Model, targets: NDArray[np.float32]) -> NDArray[np.
     return targets[:, 1:] if model.output.shape[-1] == 1 else targets
 
 
-def _judge(model: keras.Model, images: TrainingImages, val: NDArray[Any], train: FitConfig) -> Judge:
+def _judge(course: Course, images: TrainingImages, train: FitConfig) -> Judge:
     """A function that gives the validation loss and accuracy and the weights that they were reached with."""
     import keras
 
+    model, val = course.model, course.val
     targets = images.one_hot(images.val)
     own = judging_weights(images, images.val, train)
     parts = [slice(at, at + _VALIDATION_BATCH) for at in range(0, len(val), _VALIDATION_BATCH)]
@@ -244,7 +247,7 @@ def _judge(model: keras.Model, images: TrainingImages, val: NDArray[Any], train:
         batches = ((val[part], targets[part], None if own is None else own[part]) for part in parts)
         if averaged:
             swap.on_test_begin()
-        loss, accuracy = _averages(model, model.test_on_batch, batches)
+        loss, accuracy = _averages(model, model.test_on_batch, map(course.before_judging, batches))
         reached = model.get_weights()
         if averaged:
             swap.on_test_end()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgeclf.models import registry
 from edgeclf.models.folding import fold_batch_norm, restore_batch_norm
 from edgeclf.training.activations import cached_views
+from edgeclf.training.adversarial import hardening
 from edgeclf.training.augment import Augmenter
 from edgeclf.training.backend import compile_options
 from edgeclf.training.config import TrainConfig
@@ -161,6 +162,10 @@ def _fine_tune(training: Training, phase: Phase, number: int) -> None:
             start=start,
             judged_anew=phase.name == QAT,
         )
+        if training.config.adversarial.method != "none":
+            # Those who resist attacks are wrong on more plain images: both are judged by the attacked ones.
+            harden = hardening(model, training.config)
+            course = replace(course, judged_anew=True, before_step=harden, before_judging=harden)
         follow(course, training.images, training.config, journal=training.journal, progress=training.progress)
         write_back()
 

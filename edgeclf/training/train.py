@@ -28,7 +28,7 @@ from edgeclf.training.config import ConfidenceConfig, TrainConfig, to_toml
 from edgeclf.training.images import TrainingImages
 from edgeclf.training.journal import Journal, kept_if_useful, open_journal, require_none, require_one
 from edgeclf.training.outcome import Outcome, data_digest, write_outcome
-from edgeclf.training.phases import EVERY, HEAD, Training, fit, is_pretrained
+from edgeclf.training.phases import EVERY, HEAD, Training, fit, is_pretrained, plan
 from edgeclf.training.run import Run, read_run
 from edgeclf_device.atomic import atomic_folder, require_empty
 from edgeclf_device.errors import UsageError
@@ -44,7 +44,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """Fill in what ``config`` leaves open, make ``data`` absolute, and refuse what can be refused before any work.
 
     Raises:
-        UsageError: unknown backbone, weights or block, images that the backbone can't take, or no data named.
+        UsageError: unknown backbone, weights or block, images that the backbone can't take, no data named, or attacks
+            in a training without gradients at the images.
         DependencyError: the package with the weights is not installed.
     """
     if not config.data:
@@ -68,7 +69,20 @@ def resolve(config: TrainConfig) -> TrainConfig:
         config, name=config.name or (data.stem if data.is_file() else data.name), data=str(data), train=train
     )
     require_shares(config.split.fractions)
+    _require_gradients(resolved)
     return resolved
+
+
+def _require_gradients(config: TrainConfig) -> None:
+    """Refuse attacks where the training, or a phase of it, sees no images to attack."""
+    phases = [phase.name for phase in plan(config)]
+    begin = f"adversarial.method={config.adversarial.method} attacks images, but "
+    if config.adversarial.method != "none" and "upper" in phases:
+        raise UsageError(
+            f"{begin}the phase upper is trained on what the frozen blocks made of them; set train.fine_tune_from=all."
+        )
+    if config.adversarial.method != "none" and phases == ["probe"]:
+        raise UsageError(f"{begin}one epoch is the linear probe alone; give train.epochs of at least 2.")
 
 
 def _say_nothing(_line: str) -> None:
