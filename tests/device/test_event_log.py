@@ -3,8 +3,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,20 +20,6 @@ def clock(monkeypatch):
 
     monkeypatch.setattr("edgeclf_device.event_log.monotonic_ns", lambda: Clock.now_ns)
     return Clock
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 KiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        pytest.skip("NO FULL DISK TESTED: only root may mount one")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], check=False)
-    if mounted.returncode:
-        pytest.skip("NO FULL DISK TESTED: a tmpfs can't be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
 
 
 def lines(path: Path) -> list[int]:

@@ -18,6 +18,7 @@ from edgeclf_device import Classifier
 from edgeclf_device.decisions import Decision
 from edgeclf_device.errors import DependencyError, SystemStateError, UsageError
 from edgeclf_device.health import Health
+from edgeclf_device.keeping import KeepHard
 from edgeclf_device.sources import Frame, Note, SourceStatus
 from edgeclf_device.streaming import Event
 
@@ -307,6 +308,17 @@ def test_metrics_are_in_the_text_format_and_add_up(page, event):
     assert sum(counts) == 5
     families = re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE)
     assert len(families) == len(set(families))
+
+
+def test_hard_frames_that_are_kept_are_counted_and_nothing_is_said_where_none_are_to_be(facts, page, tmp_path):
+    assert b"hard_frames" not in ask(page, "/metrics")[2]
+    with (
+        KeepHard(tmp_path, artifact="") as keeper,
+        serve("127.0.0.1:0", facts=facts, health=lambda: HEALTH, keeping=keeper) as counted,
+    ):
+        body = ask(counted, "/metrics")[2].decode()
+    assert "\nedgeclf_hard_frames 0\n" in body
+    assert "\nedgeclf_hard_frames_lost_total 0\n" in body
 
 
 def test_labels_in_metrics_are_escaped(page, event):

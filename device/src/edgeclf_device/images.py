@@ -1,4 +1,4 @@
-"""Decoding image files to uint8 RGB pixels. The bytes are not promised across JPEG libraries; ``prepare``'s are."""
+"""Image files as uint8 RGB pixels, and frames as PNG. A JPEG's bytes differ between libraries; ``prepare``'s do not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeclf_device._image_header import lacks_its_end, stated_size
 from edgeclf_device.errors import DataError, DependencyError
-from edgeclf_device.preprocess import MAX_SIDE, as_pixels
+from edgeclf_device.preprocess import MAX_SIDE, Color, Image, as_pixels
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 MAX_PIXELS = 1 << 28
@@ -101,6 +101,36 @@ def import_cv2(purpose: str) -> Any:
             f'{purpose} needs OpenCV, which does not import here ({error}): pip install "edgeclf-device[camera]".'
         ) from error
     return cv2
+
+
+def blue_first(cv2: Any, frame: Image, color: Color) -> Image:
+    """What OpenCV's encoders want of a frame as ``prepare`` takes it: uint8 (H, W) grey or (H, W, 3) BGR."""
+    if frame.ndim == 2:
+        return frame
+    channels = frame.shape[2]
+    if channels == 1:
+        return frame[:, :, 0]
+    if channels == 3 and color == "bgr":
+        return frame
+    code = {
+        (3, "rgb"): cv2.COLOR_RGB2BGR,
+        (4, "rgb"): cv2.COLOR_RGBA2BGR,
+        (4, "bgr"): cv2.COLOR_BGRA2BGR,
+    }[channels, color]
+    return np.asarray(cv2.cvtColor(frame, code), np.uint8)
+
+
+def png(frame: Image, color: Color) -> bytes:
+    """A PNG of a frame as ``prepare`` takes it: every pixel as it was, alpha dropped.
+
+    Raises:
+        DependencyError: OpenCV is not installed.
+    """
+    cv2 = import_cv2("Writing a PNG")
+    done, data = cv2.imencode(".png", np.ascontiguousarray(blue_first(cv2, frame, color)))
+    if not done:
+        raise ValueError(f"OpenCV made no PNG of a frame of shape {frame.shape}.")
+    return bytes(data)
 
 
 def _load_array(path: Path) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,11 +20,13 @@ from edgeclf_device.cli.parsed import options_given
 from edgeclf_device.decisions import parse_rule
 from edgeclf_device.errors import DataError, SystemStateError, UsageError
 from edgeclf_device.event_log import EventLog, event_json
+from edgeclf_device.hard_frames import Limits
 from edgeclf_device.notify import Watchdog, notify
-from edgeclf_device.sources import Note, Source, open_source
+from edgeclf_device.sources import Images, Note, Source, open_source
 from edgeclf_device.streaming import Event, stream
 
 if TYPE_CHECKING:
+    from edgeclf_device.keeping import KeepHard
     from edgeclf_device.web import Page
 
 LOOK_S = 0.25
@@ -45,15 +48,21 @@ def classify(options: argparse.Namespace) -> int:
     """``classify``: until the source ends, or SIGTERM, which is no failure."""
     rule = None if options.decide is None else parse_rule(options.decide)
     hooks = list(_hooks(options))  # a wrong one is said before model and camera take their seconds
+    limits = _limits(options)
     log: EventLog | None = None
+    keeper: KeepHard | None = None
     try:
         with _terminable(), ExitStack() as stack:
             source = open_source(options.source)
             classifier = stack.enter_context(_classifier(options))
             stack.enter_context(source)  # after the model: its first frame must not wait for that
-            page = _page(options, classifier, source, stack)
+            keeper = _keeper(options, limits, classifier, source, stack)
+            page = _page(options, classifier, source, keeper, stack)
             log = _log(options, stack)
             hearing, noting = _hearers(options, log, hooks, stack)
+            if keeper is not None:
+                hearing.append(keeper)
+                noting.append(keeper)
             stack.enter_context(_told([source, *noting], source, page))
             notify("READY=1", f"STATUS={source.description}")
             watchdog = Watchdog()
@@ -73,6 +82,8 @@ def classify(options: argparse.Namespace) -> int:
         notify("STOPPING=1")
     if log is not None and log.lost:
         raise SystemStateError(f"{log.path} lacks {log.lost} events that could not be written; free space.")
+    if keeper is not None and keeper.lost:
+        raise SystemStateError(f"{keeper.folder} lacks {keeper.lost} hard frames that could not be kept; free space.")
     return 0
 
 
@@ -80,6 +91,37 @@ def _log(options: argparse.Namespace, stack: ExitStack) -> EventLog | None:
     if options.json_lines in (None, "-"):
         return None
     return stack.enter_context(EventLog(Path(options.json_lines)))
+
+
+def _limits(options: argparse.Namespace) -> Limits | None:
+    if options.keep_hard is None:
+        return None
+    return Limits(frames=options.keep_frames, size_bytes=options.keep_mib << 20, unsure=options.keep_unsure)
+
+
+def _keeper(
+    options: argparse.Namespace, limits: Limits | None, classifier: Classifier, source: Source, stack: ExitStack
+) -> KeepHard | None:
+    if limits is None:
+        return None
+    from edgeclf_device.keeping import KeepHard
+
+    if isinstance(source, Images):  # each is a moment of its own
+        limits = replace(limits, apart_frames=1)
+    keeper = KeepHard(
+        options.keep_hard,
+        artifact=classifier.artifact.digest,
+        source=source.description,
+        measure=options.keep_measure,
+        limits=limits,
+    )
+    print(
+        f"hard frames: at most {limits.frames} and {options.keep_mib} MiB of what the camera sees are kept in "
+        f"{keeper.folder}; nothing sends them anywhere",
+        file=sys.stderr,
+        flush=True,
+    )
+    return stack.enter_context(keeper)
 
 
 @contextmanager
@@ -140,14 +182,18 @@ def _hooks(options: argparse.Namespace) -> Iterator[Any]:
         yield open_mqtt(options.mqtt)
 
 
-def _page(options: argparse.Namespace, classifier: Classifier, source: Source, stack: ExitStack) -> Page | None:
+def _page(
+    options: argparse.Namespace, classifier: Classifier, source: Source, keeper: KeepHard | None, stack: ExitStack
+) -> Page | None:
     if options.serve is None:
         return None
     from edgeclf_device.web import facts_of, serve
 
     token = _token(options.token_file)
     facts = facts_of(classifier, source.description)
-    page = stack.enter_context(serve(options.serve, facts=facts, allow_remote=options.allow_remote, token=token))
+    page = stack.enter_context(
+        serve(options.serve, facts=facts, allow_remote=options.allow_remote, token=token, keeping=keeper)
+    )
     shown = page.link if token == "auto" else page.url  # noqa: S105 - the word, not a secret
     print(f"live page: {shown}", file=sys.stderr, flush=True)
     return page

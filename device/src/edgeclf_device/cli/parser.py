@@ -10,6 +10,7 @@ from edgeclf_device import __version__
 from edgeclf_device.cli import classify, commands
 from edgeclf_device.engines import MODULES
 from edgeclf_device.sources import KINDS
+from edgeclf_device.uncertainty import MEASURES
 
 
 def parser(program: str) -> argparse.ArgumentParser:
@@ -70,7 +71,20 @@ def _add_classify(added: argparse.ArgumentParser) -> None:
     added.add_argument(
         "--token-file", type=Path, metavar="F", help="holds the page's token (default: $EDGECLF_TOKEN; auto makes one)"
     )
+    _add_keeping(added)
     _add_hardware(added)
+
+
+def _add_keeping(added: argparse.ArgumentParser) -> None:
+    added.add_argument(
+        "--keep-hard", type=Path, metavar="DIR", help="keep the frames it is least sure of there; off by default"
+    )
+    added.add_argument("--keep-frames", type=_positive, default=200, metavar="N", help="so many at most (default: 200)")
+    added.add_argument("--keep-mib", type=_positive, default=256, metavar="MIB", help="so much at most (default: 256)")
+    added.add_argument(
+        "--keep-unsure", type=float, default=0.1, metavar="U", help="least uncertainty, 0 to 1 (default: 0.1)"
+    )
+    added.add_argument("--keep-measure", choices=MEASURES, default="margin", help="of uncertainty (default: margin)")
 
 
 def _add_bench(added: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from edgeclf_device.errors import DependencyError
 from edgeclf_device.health import Health, read_health
 from edgeclf_device.images import import_cv2
 from edgeclf_device.web.facts import Facts, facts_of
+from edgeclf_device.web.hub import Hub, Keeping
 from edgeclf_device.web.page import Page
 
 __all__ = ["Facts", "Page", "facts_of", "serve"]
@@ -20,6 +21,7 @@ def serve(
     allow_remote: bool = False,
     token: str | None = None,
     health: Callable[[], Health] = read_health,
+    keeping: Keeping | None = None,
 ) -> Page:
     """Serve the live page from a thread of its own, until the page is closed.
 
@@ -29,6 +31,7 @@ def serve(
         allow_remote: let other machines reach it; they must know the token.
         token: what a visitor must show; ``auto`` makes one. At least 16 letters, digits, ``-``, ``.``, ``_``, ``~``.
         health: asked for the board's state every two seconds.
+        keeping: what keeps hard frames, for the metrics.
 
     Returns:
         The page, a context manager; ``page.url`` is where it is.
@@ -46,4 +49,5 @@ def serve(
             f"The live page needs Starlette and uvicorn, which do not import here ({error}): "
             'pip install "edgeclf-device[web,camera]".'
         ) from error
-    return open_page(address, facts=facts, allow_remote=allow_remote, token=token, health=health)
+    hub = Hub(facts, keeping)
+    return open_page(address, hub=hub, allow_remote=allow_remote, token=token, health=health)

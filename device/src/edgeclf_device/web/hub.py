@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from time import monotonic_ns
-from typing import Any
+from typing import Any, Protocol
 
 from edgeclf_device.event_log import event_json
 from edgeclf_device.health import Health
@@ -55,11 +55,24 @@ class Entry:
     text: str
 
 
+class Keeping(Protocol):
+    """What keeps hard frames."""
+
+    @property
+    def kept(self) -> int:
+        """How many it holds."""
+
+    @property
+    def lost(self) -> int:
+        """How many it could not keep."""
+
+
 class Hub:
     """The newest event, the log and the counters of one page."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, keeping: Keeping | None = None) -> None:
         self.facts = facts
+        self.keeping = keeping
         self.newest: Shown | None = None
         self.status: SourceStatus | None = None
         self.health: Health | None = None
@@ -195,6 +208,7 @@ class Hub:
             health=self.health,
             viewers=self.viewers,
             viewers_dropped=self.viewers_dropped,
+            kept=None if self.keeping is None else (self.keeping.kept, self.keeping.lost),
         )
 
     async def _await_newer(self, number: int) -> Shown | None:

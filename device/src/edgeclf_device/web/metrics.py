@@ -88,6 +88,7 @@ def exposition(
     health: Health | None,
     viewers: int,
     viewers_dropped: int,
+    kept: tuple[int, int] | None = None,
 ) -> str:
     """Every metric as Prometheus reads it. What is not known is left out.
 
@@ -98,6 +99,7 @@ def exposition(
         age_ms: milliseconds since the newest classified frame was captured.
         status, health: the newest known.
         viewers: pages open now; ``viewers_dropped`` were cut off because they took nothing.
+        kept: (hard frames kept, hard frames that could not be kept); None where none are to be.
     """
     build = {"version": facts.version, "model": facts.model, "artifact": facts.artifact, "scheme": facts.scheme}
     about = {**build, "engine": facts.engine, "threads": str(facts.threads), "source": facts.source}
@@ -142,6 +144,7 @@ def exposition(
         *_one(
             "edgeclf_viewers_dropped_total", "counter", "Viewers cut off because they took nothing.", viewers_dropped
         ),
+        *_kept(kept),
         *_source(status),
         *_board(health),
     ]
@@ -168,6 +171,12 @@ def _board(health: Health | None) -> Iterator[str]:
     yield from _one("edgeclf_frequency_hertz", "gauge", "Clock of the first core.", hertz)
     yield from _one("edgeclf_load_1m", "gauge", "Load average of one minute.", health.load_1_min)
     yield from _one("edgeclf_free_memory_bytes", "gauge", "Memory that programs may still take.", free_bytes)
+
+
+def _kept(kept: tuple[int, int] | None) -> Iterator[str]:
+    held, lost = kept or (None, None)
+    yield from _one("edgeclf_hard_frames", "gauge", "Hard frames that the folder holds.", held)
+    yield from _one("edgeclf_hard_frames_lost_total", "counter", "Hard frames that could not be kept.", lost)
 
 
 def _one(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeclf_device.images import import_cv2
+from edgeclf_device.images import blue_first, import_cv2
 from edgeclf_device.preprocess import Color, Image
 
 MAX_SIDE = 1280
@@ -21,9 +21,7 @@ def encode(frame: Image, color: Color) -> bytes:
         color: order of its channels.
     """
     cv2 = import_cv2("The live page's picture")
-    small = _shrunk(cv2, np.ascontiguousarray(frame))
-    if small.ndim == 3:
-        small = _blue_first(cv2, small, color)
+    small = blue_first(cv2, _shrunk(cv2, np.ascontiguousarray(frame)), color)
     done, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     if not done:
         raise ValueError(f"OpenCV made no JPEG of a frame of shape {frame.shape}.")
@@ -37,18 +35,3 @@ def _shrunk(cv2: Any, frame: Image) -> Image:
         return frame
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _blue_first(cv2: Any, frame: Image, color: Color) -> Image:
-    """What the encoder wants: (H, W) grey or (H, W, 3) BGR."""
-    channels = frame.shape[2]
-    if channels == 1:
-        return frame[:, :, 0]
-    if channels == 3 and color == "bgr":
-        return frame
-    code = {
-        (3, "rgb"): cv2.COLOR_RGB2BGR,
-        (4, "rgb"): cv2.COLOR_RGBA2BGR,
-        (4, "bgr"): cv2.COLOR_BGRA2BGR,
-    }[channels, color]
-    return np.asarray(cv2.cvtColor(frame, code), np.uint8)

@@ -12,20 +12,18 @@ from edgeclf_device.errors import UsageError
 from edgeclf_device.web.address import Address, bind, parse_address
 from edgeclf_device.web.app import make_app
 from edgeclf_device.web.connection import Connection
-from edgeclf_device.web.facts import Facts
 from edgeclf_device.web.guard import LOOPBACK_NAMES, Guard, chosen_token
 from edgeclf_device.web.hub import Hub
 from edgeclf_device.web.page import Page, ReadHealth
 
 
-def open_page(address: str, *, facts: Facts, allow_remote: bool, token: str | None, health: ReadHealth) -> Page:
+def open_page(address: str, *, hub: Hub, allow_remote: bool, token: str | None, health: ReadHealth) -> Page:
     """``edgeclf_device.web.serve``, where its packages are installed."""
     where, secret = parse_address(address), chosen_token(token)
     _check_reach(where, allow_remote=allow_remote, token=secret)
     listener = bind(where)
     port = listener.getsockname()[1]
     url = f"http://{_name(where)}:{port}/"
-    hub = Hub(facts)
     hosts = (*LOOPBACK_NAMES, where.number) if where.loopback else None
     config = uvicorn.Config(
         Guard(make_app(hub), token=secret, hosts=hosts, cookie=f"edgeclf-{port}"),
