@@ -20,6 +20,7 @@ from edgeclf_device.bench import (
     synthetic_frame,
 )
 from edgeclf_device.bench.cold_start import cold_start
+from edgeclf_device.bench.compare import compare_openers
 from edgeclf_device.classifier import Classifier
 from edgeclf_device.environment import record_environment
 
@@ -193,6 +194,20 @@ def test_the_synthetic_frame_is_always_the_same():
 def test_one_sample_can_be_taken_alone(some_artifact):
     with Classifier.open(some_artifact) as classify:
         assert set(sample(classify, synthetic_frame())) == set(STAGES)
+
+
+def test_what_carrying_to_a_device_takes_is_sampled_compared_and_told_as_a_share(some_artifact):
+    def opener():
+        classify = Classifier.open(some_artifact)
+        classify.engine.transfer_ns = 1000
+        return classify
+
+    with opener() as classify:
+        assert sample(classify, synthetic_frame())["transfer"] == 1000
+    taken = compare_openers((opener, opener), seconds=0.1).other
+    assert measurement_from_json(json.loads(json.dumps(taken.to_json()))) == taken
+    infer = taken.percentiles_ms("infer")["p50"]
+    assert f"0.001 ms carry input and output to the device and back ({0.001 / infer:.0%})" in " ".join(remarks(taken))
 
 
 def test_the_environment_names_this_machine():

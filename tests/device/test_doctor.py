@@ -65,6 +65,20 @@ def test_an_engine_that_dies_in_its_child_process_becomes_a_sentence(monkeypatch
     assert finding.level == "problem"
 
 
+def test_a_gpu_that_onnx_runtime_can_t_use_is_said_with_its_remedy(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime is built for GPUs")
+    assert "provider cuda" not in by_subject(software.examine_software(tmp_path))
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidiactl").touch()
+    for name in ("cuda", "tensorrt"):
+        finding = by_subject(software.examine_software(tmp_path))[f"provider {name}"]
+        assert finding.level == "note"
+        assert "CPUExecutionProvider alone" in finding.detail
+        assert "edgeclf-device[onnxruntime-gpu]" in finding.remedy
+
+
 def test_a_crash_and_an_exception_are_told_apart():
     assert "SIGSEGV" in explain_death(-signal.SIGSEGV, "", "pip install x")[0]
     detail, remedy = explain_death(1, "Traceback\nImportError: numpy.core failed\n", "pip install x")

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import types
+from pathlib import Path
+from time import perf_counter_ns
 
 import numpy as np
 import pytest
@@ -19,9 +21,14 @@ from edgeclf_device.engines import (
     chosen_options,
     install_command,
     installed_engine,
+    onnx_providers,
     open_engine,
 )
+from edgeclf_device.engines.onnxruntime import open_session
 from edgeclf_device.golden import GENERATOR, golden_input
+
+AZURE = "AzureExecutionProvider"
+"""A provider in the stock wheel: it executes remote models alone."""
 
 
 @pytest.mark.parametrize(
@@ -273,16 +280,37 @@ def test_a_provider_that_onnx_runtime_does_not_know_is_a_usage_error(tiny):
 
 
 def test_a_provider_that_takes_no_node_is_refused(tiny):
-    """Azure's provider is in the stock wheel and executes remote models alone."""
+    azure_that_tells()
+    for name in (AZURE, f"{AZURE}+cpu"):
+        with pytest.raises(DependencyError, match="takes no node of this model"):
+            with_provider(tiny, name)
+    with pytest.raises(ModelError, match="refuses the model"):
+        with_provider(tiny, AZURE, model=b"no model")
+
+
+def azure_that_tells():
     onnxruntime = pytest.importorskip("onnxruntime")
-    if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
+    if AZURE not in onnxruntime.get_available_providers():
         pytest.skip("no provider is here beside the CPU's")
     if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
         pytest.skip("this ONNX Runtime does not tell which provider executes what")
-    with pytest.raises(DependencyError, match="takes no node of this model"):
-        with_provider(tiny, "AzureExecutionProvider")
-    with pytest.raises(ModelError, match="refuses the model"):
-        with_provider(tiny, "AzureExecutionProvider", model=b"no model")
+
+
+def test_what_a_provider_leaves_to_the_cpu_is_named_unless_the_cpu_was_asked_for(tiny, monkeypatch):
+    """The session is a real one of the CPU's provider; told is that another one took all but two kinds of its nodes."""
+    azure_that_tells()
+    left = {"Softmax", "Cast"}
+    everything = onnx_providers.assignment
+
+    def told(session):
+        return [("CPUExecutionProvider" if kind in left else AZURE, kind) for _, kind in everything(session)]
+
+    monkeypatch.setattr(onnx_providers, "assignment", told)
+    with pytest.raises(DependencyError, match=r"must take every node, but leaves 2 of \d+ to the CPU .*1 Cast"):
+        with_provider(tiny, AZURE)
+    image = golden_input(GENERATOR, 3, (1, *tiny.shape))
+    partial = with_provider(tiny, f"{AZURE}+cpu")
+    assert np.array_equal(partial.run(image), with_provider(tiny, "cpu").run(image))
 
 
 @pytest.mark.parametrize(
@@ -296,13 +324,112 @@ def test_a_provider_that_fails_or_is_dropped_is_never_exchanged_for_the_cpu(tiny
 
     def create(model, settings, *, providers, enable_fallback):
         assert not enable_fallback
-        if made is not None and providers != ["CPUExecutionProvider"]:
+        if made is not None and providers[0][0] != "CPUExecutionProvider":
             raise made
+        settings.add_session_config_entry(onnx_providers.NO_CPU, "0")
         return session(model, settings, providers=["CPUExecutionProvider"])
 
     monkeypatch.setattr(
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
     monkeypatch.setattr(onnxruntime, "InferenceSession", create)
-    with pytest.raises(DependencyError, match=f"{message}.*onnxruntime-gpu in place of onnxruntime"):
+    with pytest.raises(DependencyError, match=f"cuda must work.*{message}.*onnxruntime-gpu in place of onnxruntime"):
         with_provider(tiny, "cuda")
+
+
+def told(text, model, *, capture=True):
+    return dict(onnx_providers.providers_of(onnx_providers.asked(text), model, capture=capture))
+
+
+def test_cuda_records_a_graph_where_it_has_the_network_to_itself(tiny):
+    model = tiny.model("fp32.onnx")
+    assert told("cuda", model) == {"CUDAExecutionProvider": {"enable_cuda_graph": "1"}}
+    assert told("cuda", model, capture=False) == {"CUDAExecutionProvider": {}}
+    assert list(told("cuda+cpu", model, capture=False)) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert told("cpu", model) == {"CPUExecutionProvider": {}}
+
+
+def test_tensorrt_computes_in_the_precision_of_the_file_and_keeps_its_plan(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGECLF_STATE", str(tmp_path / "state"))
+    plain, quantized = (told("tensorrt", tiny.model(f"{scheme}.onnx")) for scheme in ("fp32", "w8a8"))
+    assert list(plain) == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    fp32, int8 = plain["TensorrtExecutionProvider"], quantized["TensorrtExecutionProvider"]
+    assert fp32["trt_cuda_graph_enable"] == int8["trt_cuda_graph_enable"] == "1"
+    assert "trt_int8_enable" not in fp32
+    assert int8["trt_int8_enable"] == "1"
+    assert Path(fp32["trt_engine_cache_path"]).is_dir()
+    assert fp32["trt_engine_cache_path"] != int8["trt_engine_cache_path"]
+
+
+def test_tensorrt_works_without_a_place_for_its_plan(tiny, tmp_path, monkeypatch):
+    (tmp_path / "state").write_text("no folder")
+    monkeypatch.setenv("EDGECLF_STATE", str(tmp_path / "state"))
+    assert told("tensorrt", tiny.model("fp32.onnx"))["TensorrtExecutionProvider"] == {"trt_cuda_graph_enable": "1"}
+
+
+# A device with memory of its own: the binding is tried in the processor's
+
+
+@pytest.fixture
+def bound(tiny):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from edgeclf_device.engines.onnx_device import OnnxDevice
+
+    session = open_session(tiny.model("fp32.onnx"), 1, chosen_options("onnxruntime", {}))
+    return OnnxDevice(session, onnxruntime.__version__, "cpu")
+
+
+def test_a_binding_gives_the_bytes_of_a_plain_run_each_in_memory_of_its_own(tiny, bound):
+    plain = with_provider(tiny, "cpu")
+    images = [golden_input(GENERATOR, seed, (1, *tiny.shape)) for seed in (1, 2)]
+    outputs = [bound.run(image) for image in images]
+    for image, output in zip(images, outputs, strict=True):
+        assert np.array_equal(output, plain.run(image))
+    assert not np.array_equal(*outputs)
+
+
+def test_the_first_run_is_over_when_a_binding_is_there_and_its_addresses_stay(tiny, bound):
+    binding = bound.binding(1)
+    bound.run(golden_input(GENERATOR, 1, (1, *tiny.shape)))
+    assert bound.binding(1) is binding
+    assert np.allclose(bound.binding(1).get().sum(), 1, atol=1e-5)
+
+
+def test_transfer_is_told_apart_from_the_time_of_the_device(tiny, bound):
+    assert bound.transfer_ns is None
+    begin = perf_counter_ns()
+    bound.run(golden_input(GENERATOR, 1, (1, *tiny.shape)))
+    assert 0 < bound.transfer_ns < perf_counter_ns() - begin
+
+
+def test_an_open_batch_is_bound_for_each_number_of_images(tiny):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    from edgeclf_calibration.onnx_batch import dynamic_batch
+    from edgeclf_device.engines.onnx_device import OnnxDevice
+
+    model = dynamic_batch(tiny.model("fp32.onnx"))
+    plain = with_provider(tiny, "cpu", model=model)
+    session = open_session(model, 1, chosen_options("onnxruntime", {}))
+    opened = OnnxDevice(session, onnxruntime.__version__, "cpu")
+    for images in (3, 1, 3):
+        batch = np.concatenate([golden_input(GENERATOR, seed, (1, *tiny.shape)) for seed in range(images)])
+        assert np.array_equal(opened.run(batch), plain.run(batch))
+
+
+def test_a_batch_of_another_shape_is_a_model_error(tiny, bound):
+    with pytest.raises(ModelError, match="can't run the model"):
+        bound.run(np.zeros((1, 2, 2, 3), np.uint8))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["cuda", "tensorrt"])
+def test_a_gpu_answers_as_the_cpu_does(tiny, name):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if onnx_providers.NAMES[name] not in onnxruntime.get_available_providers():
+        pytest.skip(f"this ONNX Runtime is not built with {name}")
+    on_gpu, plain = with_provider(tiny, name), with_provider(tiny, "cpu")
+    for seed in range(5):
+        image = golden_input(GENERATOR, seed, (1, *tiny.shape))
+        assert np.allclose(on_gpu.run(image), plain.run(image), atol=5e-3)  # TF32 has 10 bits of mantissa
+        assert on_gpu.transfer_ns > 0

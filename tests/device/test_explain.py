@@ -18,7 +18,7 @@ from edgeclf_device.explain import (
     litert_times,
     why_int8_is_slow,
 )
-from edgeclf_device.explain.lines import COLUMNS
+from edgeclf_device.explain.lines import COLUMNS, _operators
 from edgeclf_device.explain.observe import verdict
 from edgeclf_device.explain.processor import busy_ticks, family_of
 from edgeclf_device.explain.profile_onnx import numbers_of as onnx_numbers
@@ -72,7 +72,8 @@ def test_every_artifact_is_explained_in_lines_that_fit_and_in_json(runnable, kin
     assert max(map(len, lines)) <= COLUMNS
     assert lines[0].startswith(f"tiny-{kind}: ")
     value = json.loads(json.dumps(found.to_json()))
-    assert value["format"] == [1, 0]
+    assert value["format"] == [1, 1]
+    assert sum(value["placement"].values()) == len(value["profile"]["operators"])
     assert sum(one["nodes"] for one in value["kinds"]) == len(value["profile"]["operators"])
 
 
@@ -430,6 +431,17 @@ def test_runs_for_warm_up_do_not_count_in_a_profile():
     (operator,), run_ms, runs = read_events([*start, *run(100, 9000), *run(10000, 20), *run(20000, 40)], warmup=1)
     assert (operator.mean_ms, run_ms, runs) == (0.03, 0.04, 2)
     assert (operator.name, operator.numbers, operator.activations) == ("conv", "integer", "int8")
+
+
+def test_what_executes_each_operator_is_counted_and_said():
+    def node(begin, name, provider):
+        return event("Node", f"{name}_kernel_time", begin, 5, op_name="Conv", provider=f"{provider}ExecutionProvider")
+
+    run = event("Session", "model_run", 0, 100)
+    operators, _, _ = read_events([run, node(1, "a", "CPU"), node(20, "b", "CUDA"), node(40, "c", "CUDA")], warmup=0)
+    found = Profile(operators=operators, inside=(), runs=1, run_ms=0.1, partitions=None, rounding_in_file=0, notes=())
+    assert found.placement == (("CUDAExecutionProvider", 2), ("CPUExecutionProvider", 1))
+    assert "executed by CUDA 2, CPU 1" in _operators(found)
 
 
 def test_operators_multiply_what_their_kinds_and_dtypes_say():

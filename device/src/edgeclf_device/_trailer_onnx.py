@@ -30,8 +30,8 @@ def split(data: bytes) -> tuple[int, bytes]:
     place, found = 0, None
     while place < len(data):
         start = place
-        number, kind, place = _tag(data, place)
-        place, begin = _skip(data, place, kind)
+        number, kind, place = tag(data, place)
+        place, begin = skip(data, place, kind)
         if number == _METADATA_PROPS and kind == _BYTES and data[begin + 2 : begin + 2 + len(KEY)] == KEY:
             found = (start, begin, place)
     if found is None:
@@ -48,10 +48,10 @@ def split(data: bytes) -> tuple[int, bytes]:
 
 def _value(entry: bytes) -> bytes:
     place = 2 + len(KEY)
-    number, kind, place = _tag(entry, place)
+    number, kind, place = tag(entry, place)
     if (number, kind) != (2, _BYTES):
         raise ModelError("The trailer is damaged: the manifest's record has no value; copy or export the file again.")
-    end, begin = _skip(entry, place, kind)
+    end, begin = skip(entry, place, kind)
     if end - begin > MAX_MANIFEST_BYTES:
         raise ModelError(f"A manifest may have {MAX_MANIFEST_BYTES} bytes, but this one has {end - begin}.")
     return entry[begin:end]
@@ -60,25 +60,25 @@ def _value(entry: bytes) -> bytes:
 def _check_model(model: bytes) -> None:
     place, graphs = 0, 0
     while place < len(model):
-        number, kind, place = _tag(model, place)
-        place, _ = _skip(model, place, kind)
+        number, kind, place = tag(model, place)
+        place, _ = skip(model, place, kind)
         graphs += number == _GRAPH
     if graphs != 1:
         raise ModelError(f"An ONNX model must hold one graph, but this one holds {graphs}.")
 
 
-def _tag(data: bytes, place: int) -> tuple[int, int, int]:
+def tag(data: bytes, place: int) -> tuple[int, int, int]:
     """(field number, wire type, next place)."""
-    value, place = _read_varint(data, place)
+    value, place = read_varint(data, place)
     return value >> 3, value & 7, place
 
 
-def _skip(data: bytes, place: int, kind: int) -> tuple[int, int]:
+def skip(data: bytes, place: int, kind: int) -> tuple[int, int]:
     """(place after the field, place where its content begins)."""
     if kind == _VARINT:
-        return _read_varint(data, place)[1], place
+        return read_varint(data, place)[1], place
     if kind == _BYTES:
-        length, begin = _read_varint(data, place)
+        length, begin = read_varint(data, place)
         end = begin + length
     else:
         size = {_FIXED64: 8, _FIXED32: 4}.get(kind)
@@ -90,7 +90,8 @@ def _skip(data: bytes, place: int, kind: int) -> tuple[int, int]:
     return end, begin
 
 
-def _read_varint(data: bytes, place: int) -> tuple[int, int]:
+def read_varint(data: bytes, place: int) -> tuple[int, int]:
+    """(value, next place)."""
     value = 0
     for position, byte in enumerate(data[place : place + 10]):
         value |= (byte & 0x7F) << (7 * position)

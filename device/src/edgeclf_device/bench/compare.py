@@ -23,7 +23,7 @@ from edgeclf_device.bench.comparing import (
 from edgeclf_device.bench.conditions import Watch
 from edgeclf_device.bench.frames import SYNTHETIC, synthetic_frame
 from edgeclf_device.bench.measure import sample, subject, warm_up
-from edgeclf_device.bench.measurement import STAGES, Measurement
+from edgeclf_device.bench.measurement import Measurement
 from edgeclf_device.bench.steady import steady
 from edgeclf_device.bench.validity import judge
 from edgeclf_device.classifier import Classifier
@@ -141,7 +141,7 @@ def compare_openers(
                 warmup=len(warmth),
                 steady=steady(np.array(warmth)),
                 wall_ns=wall_ns,
-                samples_ns={stage: [one[stage] for one in taken] for stage in STAGES},
+                samples_ns={stage: [one[stage] for one in taken] for stage in taken[0]},
                 cold_starts=(),
                 energy=None,
                 conditions=watch.looks,

@@ -162,10 +162,12 @@ def bench(
 
 
 def sample(classify: Classifier, frame: Frame) -> dict[str, int]:
-    """Classify one frame: nanoseconds for each stage of ``STAGES``."""
+    """Classify one frame: nanoseconds for each stage of ``STAGES``, and of ``transfer`` where the engine has such."""
     begin = perf_counter_ns()
     result = classify(frame.image, color=frame.color)
-    return {**result.timing_ns, "total": perf_counter_ns() - begin}
+    taken = {**result.timing_ns, "total": perf_counter_ns() - begin}
+    transfer = classify.engine.transfer_ns
+    return taken if transfer is None else {**taken, "transfer": transfer}
 
 
 def warm_up(classify: Classifier, turn: Iterator[Frame], frames: int | None) -> list[int]:

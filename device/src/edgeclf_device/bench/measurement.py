@@ -18,7 +18,8 @@ from edgeclf_device.intervals import percentile_interval
 
 FORMAT = (2, 1)
 STAGES = ("prepare", "infer", "decide", "total")
-"""What every frame's time is made of; ``capture`` and ``latency`` stand beside them where there are such samples."""
+"""What every frame's time is made of; ``capture``, ``latency`` and ``transfer`` stand beside them where there are such
+samples."""
 
 PERCENTILES = (50, 90, 99, 99.9)
 
@@ -44,7 +45,8 @@ class Measurement:
         wall_ns: from the first sample's begin to the last one's end, pauses between them included.
         samples_ns: nanoseconds of every sample, in the order taken, for each stage of ``STAGES``. With ``capture``:
             what reading and decoding took of each of the frames, once, not part of ``total``. With ``latency``: from
-            the moment a frame came, by the schedule, to its answer.
+            the moment a frame came, by the schedule, to its answer. With ``transfer``: the part of ``infer`` that
+            carrying to and from a device with memory of its own took; the rest is the device's time.
         cold_starts: of processes that classify one frame, the model's file already in the system's memory.
         energy: spent while samples were taken; None where the hardware doesn't tell.
         conditions: looks at the machine before, during and after.

@@ -60,8 +60,14 @@ def percentile_texts(measurement: Measurement, stage: str) -> tuple[str, ...]:
 
 
 def remarks(measurement: Measurement) -> Iterator[str]:
-    """Frames per second, the first label of a new process, memory and energy where measured, and every doubt, aloud."""
+    """Frames per second, what transfer, the first label of a new process, memory and energy take, every doubt aloud."""
     yield f"{measurement.frames_per_second:.1f} frames/s over {measurement.wall_ns / 1e9:.1f} s"
+    if "transfer" in measurement.samples_ns:
+        carried, whole = (measurement.percentiles_ms(stage)["p50"] for stage in ("transfer", "infer"))
+        yield (
+            f"of infer, {carried:.3f} ms carry input and output to the device and back ({carried / whole:.0%}), "
+            f"and the device computes for {whole - carried:.3f}"
+        )
     if measurement.cold_starts:
         yield _cold(measurement.cold_starts)
     if measurement.energy is not None:

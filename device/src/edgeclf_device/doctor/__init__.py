@@ -21,7 +21,7 @@ def examine(root: Path = Path("/")) -> list[Finding]:
     Args:
         root: the folder that holds ``dev``, ``proc``, ``sys`` and ``usr``.
     """
-    return [*examine_software(), *examine_cameras(root), *examine_machine(root)]
+    return [*examine_software(root), *examine_cameras(root), *examine_machine(root)]
 
 
 def healthy(findings: list[Finding]) -> bool:

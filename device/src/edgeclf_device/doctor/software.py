@@ -1,4 +1,4 @@
-"""What is installed: architecture, C library, Python, NumPy, engines, OpenCV."""
+"""What is installed: architecture, C library, Python, NumPy, engines, providers of a GPU, OpenCV."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import platform
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -20,15 +21,21 @@ MIN_GLIBC = (2, 28)
 
 NUMPY_1_ONLY = "tflite-runtime"
 _PROBE = "from edgeclf_device.engines.probe import probe; print(probe({engine!r}))"
+_PROBE_PROVIDER = "from edgeclf_device.engines.probe import probe; print(probe('onnxruntime', provider={provider!r}))"
+_GPUS = ("dev/nvidiactl", "dev/nvhost-gpu", "dev/nvgpu")
+"""There where NVIDIA's driver is loaded; the latter two on a Jetson."""
+
 _OPENCV = "import cv2; print(cv2.__version__)"
 
 
-def examine_software() -> list[Finding]:
-    """Look at the architecture, glibc, Python, NumPy, every engine and OpenCV; children run side by side."""
+def examine_software(root: Path = Path("/")) -> list[Finding]:
+    """Look at the architecture, glibc, Python, NumPy, every engine, providers and OpenCV; children run side by side."""
     with ThreadPoolExecutor() as pool:
         opencv = pool.submit(_opencv)
+        providers = pool.map(_provider, ("cuda", "tensorrt") if _wants_providers(root) else ())
         engines = list(pool.map(_engine, MODULES))
-    return [_architecture(), _glibc(), _python(), _numpy(), *_judged(engines), opencv.result()]
+        found = list(providers)
+    return [_architecture(), _glibc(), _python(), _numpy(), *_judged(engines), *found, opencv.result()]
 
 
 def _architecture() -> Finding:
@@ -97,6 +104,16 @@ def _engine(name: str) -> Finding:
     if not installed(name):
         return Finding(subject=subject, level="note", detail="not installed", remedy=f"If it is wanted: {install}")
     return in_child(subject, _PROBE.format(engine=name), "runs a model", install)
+
+
+def _wants_providers(root: Path) -> bool:
+    """Whether there is a GPU that ONNX Runtime could compute with."""
+    return installed("onnxruntime") and any((root / place).exists() for place in _GPUS)
+
+
+def _provider(name: str) -> Finding:
+    install = 'pip uninstall onnxruntime; pip install "edgeclf-device[onnxruntime-gpu]"'
+    return in_child(f"provider {name}", _PROBE_PROVIDER.format(provider=name), "every node on the GPU", install)
 
 
 def _opencv() -> Finding:

@@ -22,6 +22,8 @@ class Engine(Protocol):
         name: of the engine, a key of ``MODULES``.
         version: of the engine's package.
         open_batch: whether ``run`` takes any number of images, not one alone.
+        transfer_ns: of the last run, what carrying its input to a device with memory of its own and its output back
+            took, waiting included; None where the engine computes in the program's memory.
         input_name, input_dtype, input_shape: as the engine reports them, batch first.
         output_name, output_dtype, output_shape: likewise.
     """
@@ -29,6 +31,7 @@ class Engine(Protocol):
     name: str
     version: str
     open_batch: bool
+    transfer_ns: int | None
     input_name: str
     input_dtype: str
     input_shape: tuple[int, ...]
@@ -94,7 +97,7 @@ OPTIONS: dict[str, dict[str, Option]] = {
     "litert": {"kernels": Option(values=("xnnpack", "builtin", "reference")), "delegate": _DELEGATE},
     "onnxruntime": {
         "optimization": Option(values=("all", "extended", "basic", "disabled")),
-        "provider": Option(values=("cpu", "cuda", "tensorrt"), free="a provider's own name"),
+        "provider": Option(values=("cpu", "cuda", "tensorrt"), free="a provider's own name, each with +cpu or without"),
     },
     "tflite-runtime": {"delegate": _DELEGATE},
 }
@@ -102,7 +105,8 @@ OPTIONS: dict[str, dict[str, Option]] = {
 
 ``kernels``: XNNPACK's, LiteRT's own optimized ones, or its slow ones that define what is right. ``delegate``: a library
 that executes what it can of the model on other hardware, for example libedgetpu.so.1. ``optimization``: how far ONNX
-Runtime rewrites the graph before it runs it. ``provider``: what ONNX Runtime computes with.
+Runtime rewrites the graph before it runs it. ``provider``: what ONNX Runtime computes every node with; ``+cpu`` behind
+it lets the CPU compute those that it has no kernel for.
 """
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})

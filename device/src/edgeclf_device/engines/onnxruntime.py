@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
 from edgeclf_device.engines import missing
-from edgeclf_device.errors import DependencyError, ModelError, UsageError, first_line
+from edgeclf_device.engines.onnx_providers import (
+    CPU,
+    NO_CPU,
+    RECORD_ASSIGNMENT,
+    Asked,
+    asked,
+    providers_of,
+    require_built,
+    require_used,
+    unusable,
+)
+from edgeclf_device.errors import ModelError, first_line
+
+Result = TypeVar("Result")
 
 _DTYPES = {
     "tensor(uint8)": "uint8",
@@ -25,17 +40,12 @@ _LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
 }
 
-CPU = "CPUExecutionProvider"
-_PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-_HELPERS = {"TensorrtExecutionProvider": ("CUDAExecutionProvider",)}
-"""Providers that come before the CPU for the nodes that one does not take."""
-_RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
-
 
 class OnnxRuntime:
     """An .onnx model in an ONNX Runtime session."""
 
     name = "onnxruntime"
+    transfer_ns: int | None = None
 
     def __init__(self, session: Any, version: str) -> None:
         self._session = session
@@ -49,15 +59,20 @@ class OnnxRuntime:
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """See ``Engine.run``."""
-        try:
-            output: NDArray[Any] = self._session.run(self._output_names, {self.input_name: batch})[0]
-        except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
-            raise ModelError(f"ONNX Runtime can't run the model: {first_line(error)}; export it again.") from error
+        output: NDArray[Any] = calling(self._session.run, self._output_names, {self.input_name: batch})[0]
         return output
 
     def close(self) -> None:
         """See ``Engine.close``."""
         self._session = None
+
+
+def calling(function: Callable[..., Result], *arguments: Any) -> Result:
+    """What ``function`` gives; whatever ONNX Runtime raises at it becomes a ModelError."""
+    try:
+        return function(*arguments)
+    except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
+        raise ModelError(f"ONNX Runtime can't run the model: {first_line(error)}; export it again.") from error
 
 
 def _one_image(shape: list[int | str]) -> tuple[int, ...]:
@@ -67,26 +82,33 @@ def _one_image(shape: list[int | str]) -> tuple[int, ...]:
 
 
 def load(model: bytes, threads: int, options: Mapping[str, str]) -> OnnxRuntime:
-    """Load .onnx bytes.
+    """Load .onnx bytes. On a device with memory of its own, the first run, which records a CUDA graph, is over then.
 
     Raises:
-        DependencyError: onnxruntime or the provider is not installed or does not work here.
+        DependencyError: onnxruntime or the provider is not installed, does not work here or leaves nodes to the CPU.
         UsageError: ONNX Runtime knows no such provider.
         ModelError: ONNX Runtime refuses the model, or its input and output are not one each of a static shape; the
             batch alone may be open, and counts as 1.
     """
-    session = open_session(model, threads, options)
+    session = open_session(model, threads, options, capture=True)
     import onnxruntime
 
+    device = asked(options["provider"]).device
     try:
-        return OnnxRuntime(session, onnxruntime.__version__)
+        if device is None:
+            return OnnxRuntime(session, onnxruntime.__version__)
+        from edgeclf_device.engines.onnx_device import OnnxDevice
+
+        return OnnxDevice(session, onnxruntime.__version__, device)
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"The model needs one input and one output of static shape and a known type ({error}); export it again."
         ) from error
 
 
-def open_session(model: bytes, threads: int, options: Mapping[str, str], *, profile: Path | None = None) -> Any:
+def open_session(
+    model: bytes, threads: int, options: Mapping[str, str], *, profile: Path | None = None, capture: bool = False
+) -> Any:
     """ONNX Runtime's own session for .onnx bytes with any number of inputs and outputs.
 
     Args:
@@ -95,9 +117,12 @@ def open_session(model: bytes, threads: int, options: Mapping[str, str], *, prof
         options: every one of the engine's, see ``engines.chosen_options``.
         profile: how the path of the file begins into which the session's ``end_profiling()`` writes the time of every
             operator; None: they are not timed.
+        capture: record the first run as a CUDA graph, where the provider can and takes the whole network; every run
+            must then be with one and the same binding, or with ``SKIP_CAPTURE``.
 
     Raises:
-        DependencyError: onnxruntime is not installed, or the provider is not there, does not work or takes no node.
+        DependencyError: onnxruntime is not installed, or the provider is not there, does not work or leaves nodes to
+            the CPU that was not asked for.
         UsageError: ONNX Runtime knows no such provider.
         ModelError: ONNX Runtime refuses the model.
     """
@@ -105,63 +130,46 @@ def open_session(model: bytes, threads: int, options: Mapping[str, str], *, prof
         import onnxruntime
     except ImportError as error:
         raise missing("onnxruntime", error) from error
-    asked = options["provider"]
-    provider = _PROVIDERS.get(asked, asked)
-    _check_there(onnxruntime, asked, provider)
+    wanted = asked(options["provider"])
+    require_built(onnxruntime, wanted)
+
+    def session(wanted: Asked, *, capture: bool) -> Any:
+        settings = _settings(threads, options["optimization"], wanted, profile)
+        providers = providers_of(wanted, model, capture=capture)
+        # Without enable_fallback=0 a provider that fails is exchanged for the CPU, now or at some later frame.
+        return onnxruntime.InferenceSession(model, settings, providers=providers, enable_fallback=0)
+
+    opened = None
+    try:
+        opened = session(wanted, capture=capture and wanted.whole)
+    except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
+        if wanted.provider == CPU:
+            raise ModelError(f"ONNX Runtime refuses the model: {first_line(error)}; export it again.") from error
+        open_session(model, threads, {**options, "provider": "cpu"})  # raises where the model is at fault
+        with contextlib.suppress(Exception):  # with the CPU beside it, it tells what it left
+            opened = session(replace(wanted, whole=False), capture=False)
+        if opened is not None:
+            require_used(opened, wanted)
+        raise unusable(wanted, first_line(error)) from error
+    require_used(opened, wanted)
+    return opened
+
+
+def _settings(threads: int, optimization: str, wanted: Asked, profile: Path | None) -> Any:
+    """ONNX Runtime's SessionOptions."""
+    import onnxruntime
+
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
-    settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[options["optimization"]])
+    settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[optimization])
     # Threads that spin between frames halve what is left for the rest of the program, for no clear gain in latency.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.log_severity_level = 3
     if profile is not None:
         settings.enable_profiling, settings.profile_file_prefix = True, str(profile)
-    if provider != CPU:
-        settings.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
-    try:
-        # Without enable_fallback=0 a provider that fails is exchanged for the CPU, now or at some later frame.
-        session = onnxruntime.InferenceSession(model, settings, providers=_with_helpers(provider), enable_fallback=0)
-    except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
-        if provider != CPU:
-            open_session(model, threads, {**options, "provider": "cpu"})  # raises where the model is at fault
-            raise _unusable(asked, first_line(error)) from error
-        raise ModelError(f"ONNX Runtime refuses the model: {first_line(error)}; export it again.") from error
-    _check_used(session, asked, provider)
-    return session
-
-
-def _with_helpers(provider: str) -> list[str]:
-    return list(dict.fromkeys((provider, *_HELPERS.get(provider, ()), CPU)))
-
-
-def _check_there(onnxruntime: Any, asked: str, provider: str) -> None:
-    there = onnxruntime.get_available_providers()
-    if provider in there:
-        return
-    known = onnxruntime.get_all_providers()
-    if provider not in known:
-        raise UsageError(
-            f"A provider must be {', '.join(_PROVIDERS)} or one of {', '.join(known)}, but it is {asked!r}."
-        )
-    raise _unusable(asked, f"ONNX Runtime {onnxruntime.__version__} was built with {', '.join(there)} alone")
-
-
-def _check_used(session: Any, asked: str, provider: str) -> None:
-    """Check that the session has the provider, and, where ONNX Runtime tells, that it executes a part of the model."""
-    if provider not in session.get_providers():
-        raise _unusable(asked, "it does not load")
-    if provider == CPU or not hasattr(session, "get_provider_graph_assignment_info"):
-        return
-    if all(part.ep_name != provider for part in session.get_provider_graph_assignment_info()):
-        raise _unusable(asked, "it takes no node of this model")
-
-
-def _unusable(asked: str, reason: str) -> DependencyError:
-    remedy = "install its drivers and libraries and the onnxruntime that is built for it, or leave the provider out"
-    if asked in {"cuda", "tensorrt"}:
-        remedy = (
-            "install its drivers and libraries and onnxruntime-gpu in place of onnxruntime (pip uninstall onnxruntime; "
-            "pip install onnxruntime-gpu), or leave the provider out"
-        )
-    return DependencyError(f"The provider {asked} must work here, but {reason}; {remedy}.")
+    if wanted.provider != CPU:
+        settings.add_session_config_entry(RECORD_ASSIGNMENT, "1")
+    if wanted.whole:
+        settings.add_session_config_entry(NO_CPU, "1")
+    return settings

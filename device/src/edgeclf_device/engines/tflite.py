@@ -41,6 +41,7 @@ class TFLiteEngine:
     """A .tflite model in an interpreter."""
 
     open_batch = False
+    transfer_ns: int | None = None
 
     def __init__(self, interpreter: Any, runtime: Runtime) -> None:
         self._interpreter = interpreter

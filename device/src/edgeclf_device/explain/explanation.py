@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-FORMAT = (1, 0)
+FORMAT = (1, 1)
 
 Family = Literal["x86", "arm", "other"]
 Numbers = Literal["integer", "dynamic", "float", "none"]
@@ -100,6 +100,11 @@ class Profile:
         return tuple(sorted(found, key=lambda one: (-(one.mean_ms or 0.0), -one.nodes, one.kind)))
 
     @property
+    def placement(self) -> tuple[tuple[str, int], ...]:
+        """What executes operators, and how many; the one with most of them first."""
+        return tuple(Counter(one.provider for one in self.operators).most_common())
+
+    @property
     def whole_ms(self) -> float | None:
         """Time of all operators in one run; None where the engine gives no times."""
         if not self.runs:
@@ -171,6 +176,7 @@ class Explanation:
             **asdict(self),
             "kinds": [asdict(kind) for kind in self.profile.kinds],
             "delegated": self.profile.delegated,
+            "placement": dict(self.profile.placement),
         }
 
 

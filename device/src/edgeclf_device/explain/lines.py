@@ -93,7 +93,9 @@ def _operators(profile: Profile) -> str:
             parts.append(f"{count} multiply {words}")
     rounding = sum(one.kind in ROUNDING for one in profile.operators)
     parts.append(f"{rounding} only quantize or dequantize (the file has {profile.rounding_in_file})")
-    if profile.partitions is not None:
+    if profile.partitions is None:
+        parts.append("executed by " + ", ".join(f"{_short(name)} {count}" for name, count in profile.placement))
+    else:
         left = len(profile.operators) - profile.delegated
         kinds = ", ".join(sorted({one.kind for one in profile.operators if one.provider != "delegate"}))
         took = f"delegates took {profile.delegated} in {_counted(profile.partitions, 'part')}"
@@ -110,8 +112,12 @@ def _kind_line(kind: OperatorKind, whole: float | None, *, delegates: bool) -> s
 def _operator_line(one: Operator, whole: float) -> str:
     time = one.mean_ms or 0.0
     share = f"{time / whole:6.1%}" if whole else ""
-    provider = one.provider.removesuffix("ExecutionProvider")
-    return f"    {time:9.3f} ms {share}  {_cut(one.kind, 20):20} {_cut(one.name, _NAME):{_NAME}} {_cut(provider, 10)}"
+    provider = _cut(_short(one.provider), 10)
+    return f"    {time:9.3f} ms {share}  {_cut(one.kind, 20):20} {_cut(one.name, _NAME):{_NAME}} {provider}"
+
+
+def _short(provider: str) -> str:
+    return provider.removesuffix("ExecutionProvider")
 
 
 def _causes(explanation: Explanation) -> Iterator[str]:

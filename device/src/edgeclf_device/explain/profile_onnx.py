@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclf_device.engines.onnxruntime import CPU, open_session
+from edgeclf_device.engines.onnx_providers import CPU
+from edgeclf_device.engines.onnxruntime import open_session
 from edgeclf_device.errors import ModelError, first_line
 from edgeclf_device.explain.explanation import ROUNDING, Numbers, Operator, Profile
 
