@@ -8,7 +8,7 @@ from typing import Any
 from edgeclf.benchmarking.recommend import p50_ms, pareto
 from edgeclf.report.plots import BLUE, GREY, new_figure, short
 from edgeclf_device.bench import Measurement
-from edgeclf_device.bench.text import named
+from edgeclf_device.bench.text import names
 
 MARKERS = {"litert": "o", "tflite-runtime": "s", "onnxruntime": "^"}
 
@@ -34,8 +34,9 @@ def pareto_plot(measurements: Sequence[Measurement]) -> Any:
             capsize=2,
             linewidth=1,
         )
+    shown = {id(one): name for name, one in zip(names(judged), judged, strict=True)}
     for one in front:
-        name = f"{short(named(one), 34)} {one.engine} ×{one.threads}"
+        name = f"{short(shown[id(one)], 34)} {one.engine} ×{one.threads}"
         axes.annotate(name, (p50_ms(one), 100 * (one.accuracy or 0)), (6, 5), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
     axes.set_xlabel("median time of a frame, ms")

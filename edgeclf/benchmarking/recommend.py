@@ -29,7 +29,7 @@ class Recommendation:
     def to_json(self) -> dict[str, Any]:
         """The recommendation as ``recommend --json`` writes it."""
         return {
-            "format": [1, 0],
+            "format": [1, 1],
             "max_ms": self.max_ms,
             "min_accuracy": self.min_accuracy,
             "taken": None if self.taken is None else facts(self.taken),
@@ -38,10 +38,12 @@ class Recommendation:
 
 
 def facts(measurement: Measurement) -> dict[str, Any]:
-    """What is chosen by: the artifact, what executes it, the 90th percentile of its time, its accuracy."""
+    """What is chosen by: the artifact, what it sees, what executes it, its p50 and p90, its accuracy."""
     return {
         "artifact": measurement.artifact,
         "artifact_sha256": measurement.artifact_sha256,
+        "height": measurement.height,
+        "width": measurement.width,
         "engine": measurement.engine,
         "threads": measurement.threads,
         "p50_ms": measurement.percentiles_ms("total")["p50"],
@@ -133,6 +135,5 @@ def recommendation_lines(found: Recommendation) -> Iterator[str]:
 
 def _line(one: Measurement) -> str:
     accuracy = "accuracy not measured" if one.accuracy is None else f"accuracy {100 * one.accuracy:.2f} %"
-    return (
-        f"{one.artifact} on {one.engine} ×{one.threads}: p50 {p50_ms(one):.2f} ms, p90 {p90_ms(one):.2f} ms, {accuracy}"
-    )
+    run = f"{one.artifact} ({one.width}×{one.height}) on {one.engine} ×{one.threads}"
+    return f"{run}: p50 {p50_ms(one):.2f} ms, p90 {p90_ms(one):.2f} ms, {accuracy}"

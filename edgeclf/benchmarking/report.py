@@ -10,7 +10,7 @@ from edgeclf.benchmarking.recommend import pareto
 from edgeclf.report.plots import to_svg
 from edgeclf_device.atomic import write_text
 from edgeclf_device.bench import Comparison, Measurement, percentile_texts, remarks
-from edgeclf_device.bench.text import how, machine_line, named, told
+from edgeclf_device.bench.text import how, machine_line, names, told
 
 
 def write_report(path: Path, measurements: Sequence[Measurement], comparisons: Sequence[Comparison] = ()) -> None:
@@ -33,7 +33,7 @@ def write_report(path: Path, measurements: Sequence[Measurement], comparisons: S
     rows = [
         {
             "taken": taken,
-            "name": named(taken),
+            "name": name,
             "percentiles": percentile_texts(taken, told(taken)),
             "stages": {stage: percentile_texts(taken, stage) for stage in taken.samples_ns},
             "accuracy_interval": accuracy_interval(taken),
@@ -41,7 +41,7 @@ def write_report(path: Path, measurements: Sequence[Measurement], comparisons: S
             "how": how(taken),
             "remarks": list(remarks(taken)),
         }
-        for taken in measurements
+        for name, taken in zip(names(measurements), measurements, strict=True)
     ]
     page = environment.get_template("report.html.j2").render(
         rows=rows,

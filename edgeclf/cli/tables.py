@@ -66,18 +66,19 @@ def artifact_table(rows: Sequence[ArtifactRow], conditions: str) -> None:
 
 def bench_table(measurements: Sequence[Measurement]) -> None:
     """One row a measurement: medians of the stages and of the total with its interval, p90 and p99; then remarks."""
-    from edgeclf_device.bench.text import how, machine_line, named, percentile_texts, remarks, told
+    from edgeclf_device.bench.text import how, machine_line, names, percentile_texts, remarks, told
 
     table = _table("artifact", "engine", "prepare", "infer", "total ms", "95 % interval", "p90", "p99")
-    for taken in measurements:
+    shown = list(zip(names(measurements), measurements, strict=True))
+    for name, taken in shown:
         first, second, whole = (percentile_texts(taken, stage) for stage in ("prepare", "infer", told(taken)))
         executed = f"{taken.engine} ×{taken.threads}"
-        table.add_row(escape(named(taken)), executed, first[0], second[0], whole[0], *whole[1:4])
+        table.add_row(escape(name), executed, first[0], second[0], whole[0], *whole[1:4])
     _print(table)
     for machine in {taken.host: machine_line(taken) for taken in reversed(measurements)}.values():
         _tell(machine)
-    for taken in measurements:
-        _tell(f"{named(taken)} ({taken.engine} ×{taken.threads}): {how(taken)}")
+    for name, taken in shown:
+        _tell(f"{name} ({taken.engine} ×{taken.threads}): {how(taken)}")
         for remark in remarks(taken):
             _tell(f"  {remark}")
 

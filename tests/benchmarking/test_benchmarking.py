@@ -13,8 +13,10 @@ from edgeclf.benchmarking.recommend import pareto, recommend, recommendation_lin
 from edgeclf.benchmarking.report import write_report
 from edgeclf.benchmarking.sweep import Ways, compare_all, find, sweep
 from edgeclf.cli import main
+from edgeclf.cli.tables import bench_table
 from edgeclf_device import DataError, UsageError
-from edgeclf_device.bench import Plan, read_measurements, write_measurements
+from edgeclf_device.bench import Plan, compare_with, read_measurements, write_measurements
+from edgeclf_device.bench.text import names
 from edgeclf_device.bench.validity import Doubt
 from edgeclf_device.bundle import write_bundle_index
 
@@ -94,7 +96,7 @@ def test_where_nothing_keeps_the_limits_the_nearest_is_said(choices):
     assert [one.artifact for one in found.nearest] == ["poor", "slow"]
     text = "\n".join(recommendation_lines(found))
     assert "Nothing measured keeps p90 at most 10 ms and accuracy at least 97 %" in text
-    assert "  poor on " in text
+    assert "  poor (20×16) on " in text
     none = recommend(choices, max_ms=1, min_accuracy=0.99)
     assert [one.artifact for one in none.nearest] == ["poor", "slow"]
 
@@ -124,6 +126,33 @@ def test_the_report_is_one_page_with_a_picture(choices, tmp_path):
     ).replace("https://matplotlib.org", "")
     write_report(page, [dataclasses.replace(one, accuracy=None, accuracy_images=None) for one in choices])
     assert "Time and accuracy" not in page.read_text()
+
+
+def test_where_input_sizes_differ_each_is_named_with_its_own(choices, tmp_path, capsys):
+    file, page, advice = tmp_path / "m.json", tmp_path / "m.html", tmp_path / "r.json"
+    assert names(choices) == ["slow", "quick", "poor"]
+    several = [*choices, dataclasses.replace(choices[0], height=96, width=128, artifact="slow")]
+    assert names(several)[::3] == ["slow 20×16", "slow 128×96"]
+    bench_table(several)
+    assert "slow 128×96" in capsys.readouterr().out
+    write_report(page, several)
+    assert "slow 128×96" in page.read_text()
+    write_measurements(file, several)
+    again = read_measurements(file)
+    assert [(one.width, one.height) for one in again] == [(20, 16)] * 3 + [(128, 96)]
+    assert compare_with(again, several[3]).base == several[3]
+    with pytest.raises(DataError, match="nothing to be compared"):
+        compare_with(again, dataclasses.replace(several[3], width=64))
+    advice.write_text(json.dumps(recommend(several[3:]).to_json()))
+    assert json.loads(advice.read_text())["taken"]["width"] == 128
+
+
+def test_no_process_is_announced_where_none_is_started(run, tiny_bundle, capsys):
+    artifact = next(tiny_bundle.glob("*.tflite"))
+    assert run("bench", artifact, "--seconds", 0.05, "--no-cold-start") == 0
+    told = capsys.readouterr()
+    assert "Measuring" in told.err
+    assert "Starting" not in told.err
 
 
 @pytest.fixture

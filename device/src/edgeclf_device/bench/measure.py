@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeclf_device.bench.cold_start import cold_start
+from edgeclf_device.bench.cold_start import ColdStart, cold_start
 from edgeclf_device.bench.conditions import Watch
 from edgeclf_device.bench.energy import metered
 from edgeclf_device.bench.frames import SYNTHETIC, synthetic_frame
@@ -120,10 +120,7 @@ def bench(
             f"A fixed rate needs rate_fps above 0, and nothing else has one, but {scenario} got {rate_fps}."
         )
     with Classifier.open(path, engine=engine, threads=threads, options=options) as classify:
-        started = [
-            cold_start(classify.path, engine=classify.engine.name, threads=classify.threads, options=options)
-            for _ in progress(range(plan.cold_starts), f"Starting {classify.path.name}", plan.cold_starts)
-        ]
+        started = [] if plan.cold_starts == 0 else list(_started(classify, options, plan.cold_starts, progress))
         measured = [synthetic_frame()] if frames is None else list(frames)
         turn = cycle(measured)
         warmed = warm_up(classify, turn, plan.warmup)
@@ -159,6 +156,12 @@ def bench(
             doubts=judge(watch.looks, np.array(columns["total"])),
             environment=environment,
         )
+
+
+def _started(classify: Classifier, options: Mapping[str, str], count: int, progress: Progress) -> Iterator[ColdStart]:
+    """So many new processes, one after the other."""
+    for _ in progress(range(count), f"Starting {classify.path.name}", count):
+        yield cold_start(classify.path, engine=classify.engine.name, threads=classify.threads, options=options)
 
 
 def sample(classify: Classifier, frame: Frame) -> dict[str, int]:

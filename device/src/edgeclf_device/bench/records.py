@@ -16,6 +16,9 @@ FORMAT = (2, 1)
 MACHINE = ("board", "cpu", "cores", "architecture", "governor")
 """Fields of the environment that must be alike, or the machines are compared instead of what ran on them."""
 
+SUBJECT = ("host", "artifact", "height", "width", "engine", "threads", "scenario")
+"""Fields by which a measurement finds its counterpart."""
+
 CONDITIONS = ("engine", "threads", "options", "input", "scenario", "rate_fps")
 """Fields of the measurement itself that must be."""
 
@@ -54,17 +57,12 @@ def read_measurements(path: Path) -> list[Measurement]:
 
 
 def compare_with(earlier: Sequence[Measurement], now: Measurement) -> Comparison:
-    """Compare a new measurement with the one of the same host, file name, engine and threads in an earlier file.
+    """Compare a new measurement with the one of the same host, file name, size, engine and threads in an earlier file.
 
     Raises:
         DataError: there is none, or it was taken on another machine or in another way.
     """
-    same = [
-        old
-        for old in earlier
-        if (old.host, old.artifact, old.engine, old.threads, old.scenario)
-        == (now.host, now.artifact, now.engine, now.threads, now.scenario)
-    ]
+    same = [old for old in earlier if all(getattr(old, name) == getattr(now, name) for name in SUBJECT)]
     if not same:
         have = ", ".join(f"{old.artifact} ({old.engine} ×{old.threads})" for old in earlier) or "nothing"
         raise DataError(

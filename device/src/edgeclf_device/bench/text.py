@@ -33,6 +33,13 @@ def named(measurement: Measurement) -> str:
     return measurement.artifact if measurement.host is None else f"{measurement.host}: {measurement.artifact}"
 
 
+def names(measurements: Sequence[Measurement]) -> list[str]:
+    """``named`` for each, with what the model sees behind it where these see images of different sizes."""
+    sizes = [f"{one.width}×{one.height}" for one in measurements]
+    several = len(set(sizes)) > 1
+    return [f"{named(one)} {size}" if several else named(one) for one, size in zip(measurements, sizes, strict=True)]
+
+
 def machine_line(measurement: Measurement) -> str:
     """The frames and the machine that they were measured on."""
     there, host = measurement.environment, "" if measurement.host is None else f"{measurement.host}: "
