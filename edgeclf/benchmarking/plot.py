@@ -16,7 +16,7 @@ MARKERS = {"litert": "o", "tflite-runtime": "s", "onnxruntime": "^"}
 def pareto_plot(measurements: Sequence[Measurement]) -> Any:
     """A figure of matplotlib: the median time with its 95 % interval, the accuracy with Wilson's.
 
-    Measurements without an accuracy are left out; there must be one that has one.
+    Measurements without an accuracy are left out; there must be one that has one. INVALID ones are hollow.
     """
     judged = [one for one in measurements if one.accuracy is not None]
     figure, axes = new_figure(8.6, 4.8)
@@ -31,17 +31,32 @@ def pareto_plot(measurements: Sequence[Measurement]) -> Any:
             yerr=_lengths(100 * (one.accuracy or 0), accuracy_interval(one)),
             marker=MARKERS.get(one.engine, "o"),
             color=BLUE if best else GREY,
+            fillstyle="full" if one.valid else "none",
             capsize=2,
             linewidth=1,
         )
     shown = {id(one): name for name, one in zip(names(judged), judged, strict=True)}
+    logarithmic(axes)
+    low, high = axes.get_xlim()
     for one in front:
         name = f"{short(shown[id(one)], 34)} {one.engine} ×{one.threads}"
-        axes.annotate(name, (p50_ms(one), 100 * (one.accuracy or 0)), (6, 5), textcoords="offset points", fontsize=8)
-    axes.set_xscale("log")
+        right = p50_ms(one) ** 2 > low * high  # of the picture's middle: written to the left, inside of it
+        at, side = (-6, "right") if right else (6, "left")
+        place = (p50_ms(one), 100 * (one.accuracy or 0))
+        axes.annotate(name, place, (at, 5), textcoords="offset points", fontsize=8, ha=side)
     axes.set_xlabel("median time of a frame, ms")
     axes.set_ylabel("accuracy, %")
     return figure
+
+
+def logarithmic(axes: Any) -> None:
+    """Make the horizontal axis logarithmic, with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def accuracy_interval(measurement: Measurement) -> tuple[float, float] | None:

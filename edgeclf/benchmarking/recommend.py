@@ -97,10 +97,10 @@ def recommend(
 def pareto(measurements: Sequence[Measurement]) -> list[Measurement]:
     """Those than which no other is both faster, by the median, and at least as accurate, the fastest first.
 
-    Ones without an accuracy are left out.
+    INVALID ones and ones without an accuracy are left out.
     """
     front: list[Measurement] = []
-    judged = [one for one in measurements if one.accuracy is not None]
+    judged = [one for one in measurements if one.valid and one.accuracy is not None]
     for one in sorted(judged, key=lambda one: (p50_ms(one), -(one.accuracy or 0))):
         if not front or (one.accuracy or 0) > (front[-1].accuracy or 0):
             front.append(one)

@@ -113,6 +113,9 @@ def test_what_nothing_beats_is_on_the_front(choices, measured):
     beaten = made(measured[0], "beaten", 13, 0.95)
     unjudged = dataclasses.replace(beaten, artifact="unjudged", accuracy=None)
     assert [one.artifact for one in pareto([*choices, beaten, unjudged])] == ["poor", "quick", "slow"]
+    doubt = Doubt(kind="load", level="invalid", detail="", remedy="")
+    spoiled = dataclasses.replace(choices[1], doubts=(doubt,))
+    assert [one.artifact for one in pareto([choices[0], spoiled, choices[2]])] == ["poor", "slow"]
 
 
 def test_the_report_is_one_page_with_a_picture(choices, tmp_path):
