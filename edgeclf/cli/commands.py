@@ -146,7 +146,7 @@ def export(
         bool, typer.Option("--recover", help="Try every way of quantizing to w8a8, and keep what measurably helps.")
     ] = False,
     target: Annotated[
-        str | None, typer.Option(help="What w8a8 .onnx is to run on: pi5, pi4, jetson, x86-vnni (default) or x86.")
+        str | None, typer.Option(help="What w8a8 .onnx is to run on: pi5, pi4, jetson, x86-vnni or x86 (default).")
     ] = None,
     dynamic_batch: Annotated[
         bool, typer.Option("--dynamic-batch", help="Let .onnx files take any number of images at once.")

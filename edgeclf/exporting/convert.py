@@ -71,10 +71,22 @@ def load(job: Job) -> Source:
     return Source(keras_model=model, shape=job.shape, folder=Path(job.folder), calibration=calibration)
 
 
-def scores(source: Source, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The Keras model's scores, float32 (N, classes), for uint8 (N, height, width, channels), one image at a time."""
-    rows = [np.asarray(source.keras_model(image[np.newaxis], training=False))[0] for image in pixels]
-    return np.stack(rows)
+def compiled(source: Source) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """The Keras model as a function from uint8 (N, height, width, channels) to scores, float32 (N, classes).
+
+    It takes one image at a time, so that scores do not depend on what lies in the same batch, and is traced once:
+    layer by layer a network of 150 layers takes five times as long.
+    """
+    import tensorflow as tf
+
+    function = tf.function(
+        lambda image: source.keras_model(image, training=False), input_signature=_signature(source, "uint8")
+    )
+
+    def scores(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.stack([function(tf.constant(image[np.newaxis])).numpy()[0] for image in pixels])
+
+    return scores
 
 
 def tflite_fp32(source: Source) -> bytes:

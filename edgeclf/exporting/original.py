@@ -61,9 +61,10 @@ def require_probabilities(scores: NDArray[np.float32]) -> None:
 class _Keras:
     def __init__(self, source: convert.Source) -> None:
         self._source = source
+        self._scores = convert.compiled(source)
 
     def scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return convert.scores(self._source, pixels)
+        return self._scores(pixels)
 
     def converted(self, conversion: str) -> bytes:
         return convert.CONVERTERS[conversion](self._source)

@@ -75,9 +75,9 @@ def test_the_model_of_each_target_opens_and_agrees_with_the_float_one(fp32_model
     assert np.mean(found.argmax(1) == expected.argmax(1)) >= 0.9
 
 
-def test_without_a_target_the_form_is_that_of_x86_with_vnni(ready, ranges):
-    assert quantize_onnx(ready, ranges) == quantize_onnx(ready, ranges, target=TARGETS["x86-vnni"])
-    assert DEFAULT is TARGETS["x86-vnni"]
+def test_without_a_target_the_form_is_the_one_that_saturates_nowhere(ready, ranges):
+    assert quantize_onnx(ready, ranges) == quantize_onnx(ready, ranges, target=TARGETS["x86"])
+    assert DEFAULT is TARGETS["x86"]
 
 
 @EVERY

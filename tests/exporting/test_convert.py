@@ -79,7 +79,7 @@ def test_tensorflows_own_interpreter_opens_both_schemes(keras, job):
 
     source = convert.load(job(network(keras, keras.layers.Rescaling(1 / 128, offset=-127 / 128))))
     image = source.calibration[1:2]
-    expected, fp32 = convert.scores(source, image), convert.tflite_fp32(source)
+    expected, fp32 = convert.compiled(source)(image), convert.tflite_fp32(source)
     for model, tolerance in ((fp32, 1e-5), (quantize(fp32, "tflite", source.calibration), 0.05)):
         interpreter = tf.lite.Interpreter(model_content=model)
         interpreter.allocate_tensors()
@@ -133,4 +133,4 @@ def test_exact_gelu_reaches_onnx_in_operators_that_it_has(keras, job):
     session = onnxruntime.InferenceSession(convert.onnx_fp32(source), providers=["CPUExecutionProvider"])
     image = source.calibration[1:2]
     (scores,) = session.run(None, {"image": image})
-    np.testing.assert_allclose(scores, convert.scores(source, image), atol=1e-6)
+    np.testing.assert_allclose(scores, convert.compiled(source)(image), atol=1e-6)

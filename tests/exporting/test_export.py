@@ -65,7 +65,7 @@ def test_the_calibration_images_are_training_images(bundle, subject):
     assert set(record["digests"]) <= set(subject.calibration.digests)
     assert not set(record["digests"]) & set(subject.judging.digests)
     # The .tflite file has one form for every target.
-    assert record == {**read_artifact(bundle.folder / "klein-w8a8.tflite").manifest.calibration, "target": "x86-vnni"}
+    assert record == {**read_artifact(bundle.folder / "klein-w8a8.tflite").manifest.calibration, "target": "x86"}
 
 
 def test_a_tflite_artifact_names_its_labels_to_other_tools_and_a_c_header_is_written_on_request(
