@@ -117,13 +117,21 @@ def test_scales_and_zero_points_follow_from_the_range_and_the_target(target, bou
         assert least <= zero_point <= least + 255
 
 
+@EVERY
+def test_the_devices_engine_saturates_nowhere_whatever_the_target_and_the_processor(target):
+    model = quantize_onnx(
+        one_layer(np.ones((64, 16))), {"x": Range(low=0, high=1), "y": Range(low=0, high=64)}, target=target
+    )
+    assert open_engine(model, "onnx").run(np.ones((1, 64), np.float32)) == pytest.approx(np.full((1, 16), 64), rel=0.02)
+
+
 def test_planted_weights_saturate_the_sums_of_x86_without_vnni_unless_it_is_the_target():
     weights, brightest = np.full((8, 1), 0.5), np.full(8, 255)
     for target in TARGETS.values():
         found = quantized_weights(weights, target)
         exact = int((brightest[:, np.newaxis] * found).sum())
         assert (saturating_products(brightest, found) == exact) == (target.name == "x86"), target.name
-    assert saturating_products(brightest, quantized_weights(weights, DEFAULT)) == 4 * (2**15 - 1)
+    assert saturating_products(brightest, quantized_weights(weights, TARGETS["x86-vnni"])) == 4 * (2**15 - 1)
 
 
 @settings(max_examples=25, deadline=None)

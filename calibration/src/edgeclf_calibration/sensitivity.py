@@ -269,6 +269,7 @@ def _onnx_probe(model: bytes, threads: int) -> Probe:
     options.intra_op_num_threads = threads
     # Two models take turns: the threads of the one that waits must not spin.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the device's engine has it
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
