@@ -37,6 +37,12 @@ def train(
     adversarial: Annotated[
         str | None, typer.Option(help="Train on attacked images, so that attacks do less: fgsm or pgd.")
     ] = None,
+    unlabeled: Annotated[
+        Path | None, typer.Option(help="A folder of further images, without labels, to learn from too.")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="A run, a .keras file or an artifact whose scores are learnt too.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted training of OUT.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse unreadable images, not leave them out.")] = False,
 ) -> None:
@@ -58,6 +64,8 @@ def train(
         "seed": seed,
         "train.qat": qat or None,
         "adversarial.method": adversarial,
+        "semi.unlabeled": None if unlabeled is None else str(unlabeled),
+        "distill.teacher": None if teacher is None else str(teacher),
     }
     named = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
     resolved = load_config(config, [*(set_ or []), *named, f"data={json.dumps(str(data))}"])

@@ -99,6 +99,19 @@ def load(
         SystemStateError: the cache can't be written.
     """
     found = find_images(path, for_training=for_training)
+    return load_found(found, spec, strict=strict, for_training=for_training, cache_dir=cache_dir, progress=progress)
+
+
+def load_found(
+    found: Dataset,
+    spec: PrepareSpec,
+    *,
+    strict: bool = False,
+    for_training: bool = True,
+    cache_dir: Path | None = None,
+    progress: Progress = no_progress,
+) -> tuple[Dataset, Pixels]:
+    """As ``load``, of images that were found already."""
     entry, digests = _entry(found.items, found.root, spec, cache_dir, progress)
     kept = without(with_digests(found, digests), entry.unreadable, strict=strict, for_training=for_training)
     items = (

@@ -33,7 +33,7 @@ def read_folder(root: Path) -> tuple[list[Entry], Counter[str]]:
     ignored: Counter[str] = Counter()
     for part, folder in _class_folders(root):
         label = unicodedata.normalize("NFC", folder.name)
-        for path in _files(folder):
+        for path in files_below(folder):
             if path.suffix.lower() not in SUFFIXES:
                 ignored[path.suffix.lower()] += 1
             elif path.is_file():
@@ -60,7 +60,7 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_dir())
 
 
-def _files(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
     """Every visible file below ``folder``, sorted by the parts of its path."""
     found: list[Path] = []
     for inner, folders, files in os.walk(folder, onerror=_raise):

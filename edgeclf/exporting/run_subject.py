@@ -115,6 +115,9 @@ def _provenance(run: Run) -> dict[str, Any]:
     config = {key: value for key, value in asdict(run.config).items() if key != "data"}
     if run.config.weights not in _WEIGHTS:
         config["weights"] = "file"
+    unlabelled, teacher = (run.metrics.get(name) or {} for name in ("unlabelled", "teacher"))
+    config["semi"]["unlabeled"] = unlabelled.get("sha256", "")
+    config["distill"]["teacher"] = teacher.get("sha256", "")
     known: dict[str, Any] = {
         "backbone": run.config.backbone,
         "config_sha256": hashlib.sha256(canonical_json(config)).hexdigest(),
@@ -123,15 +126,20 @@ def _provenance(run: Run) -> dict[str, Any]:
     }
     if run.has_images:
         known |= {"data_images": len(run.splits), "data_sha256": _kept(run, "data_sha256")}
+    if unlabelled:
+        known |= {"unlabelled_images": unlabelled["images"], "unlabelled_sha256": unlabelled["sha256"]}
+    if teacher:
+        known |= {"teacher_sha256": teacher["sha256"]}
     return known
 
 
 def _licences(run: Run) -> dict[str, str]:
     """What the artifact's user is bound by: the licences of the data and of the weights that the training began with.
 
-    Nothing is known of the licence of a file of weights, and that is said.
+    Nothing is known of the licence of a file of weights, of unlabelled images and of a teacher, and that is said.
     """
     known = {"data": run.config.licence}
+    known |= {name: "unknown" for name in ("unlabelled", "teacher") if run.metrics.get(name)}
     if run.config.weights not in _WEIGHTS:
         known["weights"] = "unknown"
     elif run.config.weights == "imagenet":

@@ -36,7 +36,7 @@ class CachedViews:
 
     Attributes:
         train: float16 (views, N, …).
-        targets: float32 (views, N, classes): a view may mix classes.
+        targets: float32 (views, N, target_width): a view may mix classes.
         val: float32 (M, …).
     """
 
@@ -66,7 +66,7 @@ def cached_views(
         SystemStateError: ``scratch`` has not enough room.
     """
     shape = tuple(lower.output.shape[1:])
-    targets = np.empty((views, len(images.train), images.classes), np.float32)
+    targets = np.empty((views, len(images.train), images.target_width), np.float32)
     with (
         _scratch_array(scratch, (views, len(images.train), *shape)) as train,
         _scratch_array(scratch, (1, len(images.val), *shape)) as val,
@@ -74,7 +74,7 @@ def cached_views(
         batches = [(view, at) for view in range(views) for at in range(0, len(images.train), _BATCH)]
         for view, at in progress(batches, "computing frozen blocks", len(batches)):
             chosen = images.train[at : at + _BATCH]
-            pixels, wanted = images.pixels[chosen], images.one_hot(chosen)
+            pixels, wanted = images.pixels[chosen], images.targets(chosen)
             if view > 0:
                 pixels, wanted = augmenter(pixels, wanted, key=(view, at))
             train[view, at : at + len(chosen)] = np.asarray(lower.predict_on_batch(pixels))

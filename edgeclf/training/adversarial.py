@@ -40,7 +40,9 @@ def hardening(model: keras.Model, config: TrainConfig) -> Callable[[Batch], Batc
         # A batch lies in the order of the disk, class after class.
         rows = draw.permutation(len(images))[: max(1, round(share * len(images)))]
         changed = images.copy()
-        changed[rows] = rounded(attacked(gradient, images[rows], targets[rows], attack, draw))
+        # Where models teach beside the labels, a target is the sum of its two parts.
+        whole = np.add(*np.split(targets, 2, axis=1)) if config.two_part_targets else targets
+        changed[rows] = rounded(attacked(gradient, images[rows], whole[rows], attack, draw))
         return changed, targets, weights
 
     return harden

@@ -208,6 +208,51 @@ class AdversarialConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SemiConfig:
+    """What is learnt from images without labels (``edgeclf.training.semi``).
+
+    Attributes:
+        unlabeled: their folder; empty: there are none.
+        ratio: how many of them come with each labelled image of a step.
+        weight: of their loss, beside that of the labelled images.
+        threshold: score that a label must reach to be learnt from; a teacher's scores are all learnt from.
+        rand_augment, erasing: of the strong view, as in ``AugmentConfig``; where that asks for more, that holds.
+    """
+
+    unlabeled: str = ""
+    ratio: int = 4
+    weight: float = 1.0
+    threshold: float = 0.95
+    rand_augment: float = 0.5
+    erasing: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require("semi.ratio", "from 1 to 64", self.ratio, holds=1 <= self.ratio <= 64)
+        _require("semi.weight", "above 0 and finite", self.weight, holds=0 < self.weight < math.inf)
+        for name in ("threshold", "rand_augment", "erasing"):
+            _require(f"semi.{name}", "from 0 to 1", getattr(self, name), holds=0 <= getattr(self, name) <= 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """What is learnt from another model (``edgeclf.training.teacher``).
+
+    Attributes:
+        teacher: a run, a .keras file or an artifact; empty: there is none.
+        share: of the loss that is the teacher's; the labels have the rest.
+        temperature: that the teacher's and the student's logits are divided by (1503.02531).
+    """
+
+    teacher: str = ""
+    share: float = 0.9
+    temperature: float = 4.0
+
+    def __post_init__(self) -> None:
+        _require("distill.share", "above 0 and below 1", self.share, holds=0 < self.share < 1)
+        _require("distill.temperature", "from 1 to 100", self.temperature, holds=1 <= self.temperature <= 100)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConfidenceConfig:
     """What the validation images teach about the scores.
 
@@ -255,6 +300,8 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: FitConfig = field(default_factory=FitConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    semi: SemiConfig = field(default_factory=SemiConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
 
     def __post_init__(self) -> None:
@@ -262,6 +309,11 @@ class TrainConfig:
         plain = self.name == Path(self.name).name and not self.name.startswith(".") and self.name.isprintable()
         _require("name", "a plain file name without / that does not begin with a dot", self.name, holds=plain)
         _require("image_size", "from 8 to 4096", self.image_size, holds=8 <= self.image_size <= 4096)
+
+    @property
+    def two_part_targets(self) -> bool:
+        """Whether models teach beside the labels: a teacher, or on unlabelled images the network itself."""
+        return bool(self.distill.teacher or self.semi.unlabeled)
 
     @property
     def spec(self) -> PrepareSpec:

@@ -41,6 +41,7 @@ class EpochRecord:
         learning_rate: at its end.
         seconds: that it took.
         waiting: share of them that the training waited for its input.
+        accepted: share of the unlabelled images shown that were learnt from; 0 where there are none.
     """
 
     phase: str
@@ -52,6 +53,7 @@ class EpochRecord:
     learning_rate: float
     seconds: float
     waiting: float
+    accepted: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,7 @@ class Journal:
             ]
             values += [
                 Summary.Value(tag=f"training/{name}", simple_value=getattr(one, name))
-                for name in ("learning_rate", "seconds", "waiting")
+                for name in ("learning_rate", "seconds", "waiting", "accepted")
             ]
             self._writer.add_event(Event(wall_time=time.time(), step=one.epoch, summary=Summary(value=values)))
             self._writer.flush()

@@ -67,6 +67,7 @@ class Course:
         before_step: makes of each batch what is trained on, with the weights that the step finds: on the training's
             own thread, unlike ``batches``.
         before_judging: makes of each batch of validation images what the weights are judged by.
+        accepted: share of the unlabelled images that were learnt from since it was asked last; 0 where there are none.
     """
 
     phase: str
@@ -80,6 +81,7 @@ class Course:
     judged_anew: bool = False
     before_step: Callable[[Batch], Batch] = _as_it_is
     before_judging: Callable[[Batch], Batch] = _as_it_is
+    accepted: Callable[[], float] = float
 
 
 def follow(
@@ -94,7 +96,7 @@ def follow(
     """
     model, train = course.model, config.train
     steps = steps_per_epoch(images, train)
-    _compile(model, train, learning_rate=course.learning_rate, steps=steps, epochs=course.epochs)
+    _compile(model, config, learning_rate=course.learning_rate, steps=steps, epochs=course.epochs)
     judge = _judge(course, images, train)
     found = _resumed(course, journal)
     if found:
@@ -170,6 +172,7 @@ def _epoch(
         learning_rate=float(course.model.optimizer.learning_rate),
         seconds=time.perf_counter() - begin,
         waiting=ready.waited_s / seconds,
+        accepted=course.accepted(),
     )
     return record, weights
 
@@ -186,9 +189,10 @@ def _is_stale(journal: Journal, course: Course, train: FitConfig) -> bool:
     return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
 
 
-def _compile(model: keras.Model, train: FitConfig, *, learning_rate: float, steps: int, epochs: int) -> None:
+def _compile(model: keras.Model, config: TrainConfig, *, learning_rate: float, steps: int, epochs: int) -> None:
     import keras
 
+    train = config.train
     total = epochs * steps
     warm_up = max(1, min(round(train.warm_up_epochs * steps), total // 4))
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -205,18 +209,28 @@ def _compile(model: keras.Model, train: FitConfig, *, learning_rate: float, step
         use_ema=train.ema > 0,
         ema_momentum=train.ema or 0.99,
     )
-    compile_classifier(model, optimizer, label_smoothing=train.label_smoothing)
+    compile_classifier(model, optimizer, config)
 
 
-def compile_classifier(model: keras.Model, optimizer: Any, *, label_smoothing: float) -> None:
-    """Compile ``model`` for its logits: one (binary cross-entropy) or one a class (categorical cross-entropy)."""
+def compile_classifier(model: keras.Model, optimizer: Any, config: TrainConfig) -> None:
+    """Compile ``model`` for its logits, one (binary cross-entropy) or one a class (categorical cross-entropy).
+
+    With a teacher or unlabelled images for targets of two parts.
+    """
     import keras
 
-    if model.output.shape[-1] == 1:
-        loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=label_smoothing)
+    smoothing = config.train.label_smoothing
+    if config.two_part_targets:
+        from edgeclf.training.two_part_targets import LabelledAccuracy, TwoPartLoss
+
+        temperature = config.distill.temperature if config.distill.teacher else 1.0
+        loss: Any = TwoPartLoss(label_smoothing=smoothing, temperature=temperature)
+        accuracy: Any = LabelledAccuracy()
+    elif model.output.shape[-1] == 1:
+        loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
         accuracy = keras.metrics.MeanMetricWrapper(_same_side, name="accuracy")
     else:
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
         accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
     model.compile(optimizer, loss=loss, metrics=[accuracy], **compile_options())
 
@@ -228,8 +242,13 @@ def _same_side(true: Any, logit: Any) -> Any:
 
 
 def targets_for(model: keras.Model, targets: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Targets (N, classes) as the logits of ``model`` need them: with one logit, those of the second class, (N, 1)."""
-    return targets[:, 1:] if model.output.shape[-1] == 1 else targets
+    """Targets as the loss of ``model`` needs them: with one logit, of (N, 2) those of the second class, (N, 1)."""
+    return targets[:, 1:] if model.output.shape[-1] == 1 and targets.shape[1] == 2 else targets
+
+
+def one_per_class(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits (N, classes), of which one z, (N, 1), stands for the two (0, z)."""
+    return np.concatenate([np.zeros_like(logits), logits], axis=1) if logits.shape[1] == 1 else logits
 
 
 def _judge(course: Course, images: TrainingImages, train: FitConfig) -> Judge:
@@ -237,7 +256,7 @@ def _judge(course: Course, images: TrainingImages, train: FitConfig) -> Judge:
     import keras
 
     model, val = course.model, course.val
-    targets = images.one_hot(images.val)
+    targets = images.judging_targets(images.val)
     own = judging_weights(images, images.val, train)
     parts = [slice(at, at + _VALIDATION_BATCH) for at in range(0, len(val), _VALIDATION_BATCH)]
     swap = keras.callbacks.SwapEMAWeights()

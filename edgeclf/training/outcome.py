@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a training found, before it is written down."""
+    """What a training found, before it is written down.
+
+    ``further`` is what metrics.json says of unlabelled images and a teacher.
+    """
 
     dataset: Dataset
     parts: tuple[str, ...]
@@ -40,6 +43,7 @@ class Outcome:
     scores: NDArray[np.float32]
     confidence: dict[str, Any]
     data: DataReport
+    further: dict[str, Any]
     timings_s: dict[str, float]
 
     def rows(self, *parts: str) -> NDArray[np.int64]:
@@ -121,6 +125,7 @@ def _metrics(outcome: Outcome, model_sha256: str) -> dict[str, Any]:
             if part in outcome.parts
         },
         "data": outcome.data.to_json(),
+        **outcome.further,
         "confidence": outcome.confidence,
         "quantization_aware": any(record.phase == QAT for record in outcome.history),
         "timings_s": outcome.timings_s,

@@ -34,6 +34,7 @@ from edgeclf.training.loop import (
     steps_per_epoch,
 )
 from edgeclf.training.qat import QAT, rounded_network, write_back
+from edgeclf.training.semi import UnlabelledViews
 from edgeclf_device.progress import Progress
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ HEAD = "head"
 
 EVERY = "all"
 """As ``train.fine_tune_from``: every block is trained after the probe."""
+
+PROBE = "probe"
+"""Name of the phase that fits the head alone."""
 
 _PROBE_PASSES = 60
 _PROBE_BATCH = 256
@@ -85,7 +89,7 @@ class Training:
     def augmenter(self) -> Augmenter:
         """What varies the training images."""
         return Augmenter(
-            self.config.augment, shape=self.images.shape, classes=self.images.classes, seed=self.config.seed
+            self.config.augment, shape=self.images.shape, classes=self.images.target_width, seed=self.config.seed
         )
 
 
@@ -113,7 +117,7 @@ def _in_float(config: TrainConfig, epochs: int) -> tuple[Phase, ...]:
     probe = min(1, epochs)
     last = min(train.all_epochs, epochs - probe)
     return (
-        Phase(name="probe", epochs=probe, learning_rate=train.probe_learning_rate),
+        Phase(name=PROBE, epochs=probe, learning_rate=train.probe_learning_rate),
         Phase(
             name="all" if train.fine_tune_from == EVERY else "upper",
             epochs=epochs - probe - last,
@@ -136,7 +140,7 @@ def fit(training: Training) -> list[EpochRecord]:
     if journal.found:
         training.model.set_weights(journal.found.start)
     for number, phase in enumerate(phases[first:], first):
-        if phase.name == "probe":
+        if phase.name == PROBE:
             journal.record(_probe(training, phase))
         else:
             _fine_tune(training, phase, number)
@@ -150,46 +154,71 @@ def fit(training: Training) -> list[EpochRecord]:
 def _fine_tune(training: Training, phase: Phase, number: int) -> None:
     """One phase of training blocks, with gradients."""
     start = training.model.get_weights()
-    with _part(training, phase) as (model, batches, val, write_back):
+    with _part(training, phase) as part:
         course = Course(
             phase=phase.name,
             number=number,
-            model=model,
-            batches=batches,
-            val=val,
+            model=part.model,
+            batches=part.batches,
+            val=part.val,
             epochs=phase.epochs,
             learning_rate=phase.learning_rate,
             start=start,
             judged_anew=phase.name == QAT,
         )
-        if training.config.adversarial.method != "none":
+        images, config = training.images, training.config
+        if images.unlabelled is not None:
+            views = UnlabelledViews(images, images.unlabelled, config, model=part.model, lower=part.lower)
+            course = replace(
+                course, batches=views.batches(part.batches), before_step=views.before_step, accepted=views.accepted
+            )
+        if config.adversarial.method != "none":
             # Those who resist attacks are wrong on more plain images: both are judged by the attacked ones.
-            harden = hardening(model, training.config)
-            course = replace(course, judged_anew=True, before_step=harden, before_judging=harden)
-        follow(course, training.images, training.config, journal=training.journal, progress=training.progress)
-        write_back()
+            harden = hardening(part.model, config)
+            before = course.before_step
+            course = replace(
+                course, judged_anew=True, before_step=lambda batch: harden(before(batch)), before_judging=harden
+            )
+        follow(course, images, config, journal=training.journal, progress=training.progress)
+        part.write_back()
 
 
 def _folds(training: Training) -> bool:
     return training.pretrained and training.config.train.batch_norm == "frozen"
 
 
-@contextlib.contextmanager
-def _part(training: Training, phase: Phase) -> Iterator[tuple[keras.Model, Batches, NDArray[Any], Callable[[], None]]]:
-    """The part of the network that ``phase`` trains, its batches, the validation images, and what ends the phase.
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """The part of the network that a phase trains.
 
-    The images are as that part takes them; the function writes what was trained into the whole network.
+    Attributes:
+        model: from its input to the logits.
+        batches, val: the images as it takes them.
+        lower: what the blocks below it make of pixels.
+        write_back: writes what was trained into the whole network.
     """
+
+    model: keras.Model
+    batches: Batches
+    val: NDArray[Any]
+    lower: Callable[[NDArray[np.uint8]], NDArray[Any]]
+    write_back: Callable[[], None]
+
+
+@contextlib.contextmanager
+def _part(training: Training, phase: Phase) -> Iterator[_Part]:
+    """What ``phase`` trains."""
     images, model = training.images, training.model
     augmenter = training.augmenter()
     if phase.name in {"all", QAT}:
 
         def batches(epoch: int, step: int, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.float32]]:
             chosen = images.train[rows]
-            return augmenter(images.pixels[chosen], images.one_hot(chosen), key=(epoch, step))
+            return augmenter(images.pixels[chosen], images.targets(chosen), key=(epoch, step))
 
         trained, write_back = _rounded(training, phase) if phase.name == QAT else _trained(training, model.input)
-        yield trained, batches, images.pixels[images.val], write_back
+        val = images.pixels[images.val]
+        yield _Part(model=trained, batches=batches, val=val, lower=lambda pixels: pixels, write_back=write_back)
         return
     cut = _cut(training)
     lower = fold_batch_norm(model.input, cut)
@@ -199,7 +228,13 @@ def _part(training: Training, phase: Phase) -> Iterator[tuple[keras.Model, Batch
         lower, images, augmenter, views=views, scratch=training.scratch, progress=training.progress
     ) as cached:
         trained, write_back = _trained(training, cut)
-        yield trained, cached.batch, cached.val, write_back
+        yield _Part(
+            model=trained,
+            batches=cached.batch,
+            val=cached.val,
+            lower=lambda pixels: np.asarray(lower.predict_on_batch(pixels), np.float32),
+            write_back=write_back,
+        )
 
 
 def _trained(training: Training, inputs: Any) -> tuple[keras.Model, Callable[[], None]]:
@@ -247,16 +282,19 @@ def _probe(training: Training, phase: Phase) -> EpochRecord:
     parts = [
         (
             _features(pooled, images.pixels, rows, training.progress),
-            images.one_hot(rows),
+            targets,
             judging_weights(images, rows, config.train),
         )
-        for rows in (images.train, images.val)
+        for rows, targets in (
+            (images.train, images.targets(images.train)),
+            (images.val, images.judging_targets(images.val)),
+        )
     ]
     head = keras.Model(model.get_layer("features").output, model.get_layer("logits").output)
     steps = _PROBE_PASSES * -(-len(images.train) // _PROBE_BATCH)
     schedule = keras.optimizers.schedules.CosineDecay(phase.learning_rate, steps)
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=_PROBE_WEIGHT_DECAY)
-    compile_classifier(head, optimizer, label_smoothing=config.train.label_smoothing)
+    compile_classifier(head, optimizer, config)
     loss, accuracy, val_loss, val_accuracy = fit_quickly(
         head, parts[0], parts[1], passes=_PROBE_PASSES, batch_size=_PROBE_BATCH, seed=config.seed
     )

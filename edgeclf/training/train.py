@@ -25,8 +25,10 @@ from edgeclf.report.pictures import Pictures, take_pictures, write_pictures
 from edgeclf.training.augment import require_colours
 from edgeclf.training.backend import compile_options, dtype_policy, precision, require_keras, seed_everything
 from edgeclf.training.config import ConfidenceConfig, TrainConfig, to_toml
+from edgeclf.training.further import Further, gather, named_teacher, require_further, with_further
 from edgeclf.training.images import TrainingImages
 from edgeclf.training.journal import Journal, kept_if_useful, open_journal, require_none, require_one
+from edgeclf.training.loop import one_per_class
 from edgeclf.training.outcome import Outcome, data_digest, write_outcome
 from edgeclf.training.phases import EVERY, HEAD, Training, fit, is_pretrained, plan
 from edgeclf.training.run import Run, read_run
@@ -66,7 +68,10 @@ def resolve(config: TrainConfig) -> TrainConfig:
     elif train.fine_tune_from == next(iter(chosen.blocks)):
         train = dataclasses.replace(train, fine_tune_from=EVERY)
     resolved = dataclasses.replace(
-        config, name=config.name or (data.stem if data.is_file() else data.name), data=str(data), train=train
+        require_further(config),
+        name=config.name or (data.stem if data.is_file() else data.name),
+        data=str(data),
+        train=train,
     )
     require_shares(config.split.fractions)
     _require_gradients(resolved)
@@ -146,15 +151,18 @@ def _write_run(
     progress: Progress,
 ) -> Journal:
     clock = [time.perf_counter()]
+    teacher = named_teacher(config)
     dataset, pixels = cache.load(Path(config.data), config.spec, strict=strict, progress=progress)
     near = near_duplicates(pixels, progress=progress) if config.split.near_duplicates else []
     parts = split(dataset, seed=config.seed, fractions=config.split.fractions, near=near)
     data = describe(dataset, parts, config.spec, near=near, leaks=leaks(dataset, parts, near))
-    for line in data.lines():
+    further = gather(config, teacher, dataset, parts, strict=strict, progress=progress)
+    for line in [*data.lines(), *further.lines()]:
         tell(line)
     clock.append(time.perf_counter())
-    journal = open_journal(out, _identity(config, dataset, parts), resume=resume)
-    model = _fitted(config, _images(dataset, pixels, parts), journal, scratch=folder, progress=progress)
+    journal = open_journal(out, _identity(config, dataset, parts, further), resume=resume)
+    images = with_further(_images(dataset, pixels, parts), further, dataset, config, progress=progress)
+    model = _fitted(config, images, journal, scratch=folder, progress=progress)
     clock.append(time.perf_counter())
     judged = np.flatnonzero(np.isin(parts, ("val", "test")))
     logits = predict(model, pixels, judged, layer="logits", progress=progress)
@@ -171,6 +179,7 @@ def _write_run(
         scores=scores,
         confidence=confidence,
         data=data,
+        further=further.to_json(),
         timings_s=dict(zip(("data", "fit", "predict"), np.diff(clock).tolist(), strict=True)),
     )
     write_outcome(folder, config, outcome)
@@ -193,9 +202,15 @@ def _pictures(outcome: Outcome, pixels: NDArray[np.uint8], config: TrainConfig) 
     )
 
 
-def _identity(config: TrainConfig, dataset: Dataset, parts: Sequence[str]) -> str:
-    """Of everything that decides the weights, wherever the images lie."""
-    choices = dataclasses.replace(config, data="", name="")
+def _identity(config: TrainConfig, dataset: Dataset, parts: Sequence[str], further: Further) -> str:
+    """Of everything that decides the weights, wherever the images and the teacher lie."""
+    choices = dataclasses.replace(
+        config,
+        data="",
+        name="",
+        semi=dataclasses.replace(config.semi, unlabeled=further.unlabelled.digest if further.unlabelled else ""),
+        distill=dataclasses.replace(config.distill, teacher=further.teacher.digest if further.teacher else ""),
+    )
     return hashlib.sha256(f"{to_toml(choices)}{data_digest(dataset, parts)}".encode()).hexdigest()
 
 
@@ -246,8 +261,7 @@ def calibrate(
     import keras
 
     layer = model.get_layer("logits")
-    # One logit z stands for the two (0, z).
-    pair = np.concatenate([np.zeros_like(logits), logits], axis=1) if logits.shape[1] == 1 else logits
+    pair = one_per_class(logits)
     temperature = 1.0
     if config.temperature and isinstance(layer, keras.layers.Dense):
         temperature = fit_temperature(pair[val], labels[val])
