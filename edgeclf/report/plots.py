@@ -31,16 +31,21 @@ def class_balance(labels: Sequence[str], counts: Mapping[str, Sequence[int]]) ->
     return to_svg(figure)
 
 
-def learning_curves(history: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
-    """Loss, accuracy and learning rate over all epochs; a dotted line and a name where a phase begins."""
+def learning_curves(history: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Loss, accuracy and learning rate over all epochs; a dotted line and a name where a phase begins.
+
+    Where there are unlabelled images, the share of them that was learnt from comes last.
+    """
     marker = "." if len(history) <= 20 else ""
     pictures = []
-    for name in ("loss", "accuracy", "learning_rate"):
+    # Runs of before there were unlabelled images lack the column.
+    last = ["accepted"] if any(row.get("accepted") for row in history) else []
+    for name in ("loss", "accuracy", "learning_rate", *last):
         figure, axes = new_figure(4.6, 3.2)
         epochs = range(1, len(history) + 1)
-        if name == "learning_rate":
+        if name in {"learning_rate", "accepted"}:
             axes.plot(epochs, [row[name] for row in history], color=BLUE, marker=marker)
-            axes.set_yscale("log")
+            axes.set_yscale("log" if name == "learning_rate" else "linear")
         else:
             axes.plot(epochs, [row[name] for row in history], color=GREY, marker=marker, label="training")
             axes.plot(epochs, [row[f"val_{name}"] for row in history], color=BLUE, marker=marker, label="validation")
@@ -49,7 +54,7 @@ def learning_curves(history: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
         axes.set_xlabel("epoch")
         axes.set_ylabel(name.replace("_", " "))
         pictures.append(to_svg(figure))
-    return pictures[0], pictures[1], pictures[2]
+    return tuple(pictures)
 
 
 def _mark_phases(axes: Any, phases: Sequence[str]) -> None:

@@ -100,9 +100,13 @@ def _finding(title: str, lines: Sequence[str], count: int) -> dict[str, Any]:
 
 
 def training_section(run: Run) -> dict[str, Any]:
-    """The learning curves."""
+    """The learning curves, and what was learnt from besides the labels."""
     history = read_history(run)
     return {
+        "unlabelled": run.metrics.get("unlabelled"),
+        "teacher": run.metrics.get("teacher"),
+        "distill": run.config.distill,
+        "accepted": history[-1].get("accepted", 0.0),
         "curves": plots.learning_curves(history),
         "epochs": len(history),
         "seconds": round(sum(run.metrics["timings_s"].values())),

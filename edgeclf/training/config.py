@@ -215,7 +215,8 @@ class SemiConfig:
         unlabeled: their folder; empty: there are none.
         ratio: how many of them come with each labelled image of a step.
         weight: of their loss, beside that of the labelled images.
-        threshold: score that a label must reach to be learnt from; a teacher's scores are all learnt from.
+        threshold: score that a label must reach to be learnt from, as a share of the highest that ``label_smoothing``
+            lets a label have; a teacher's scores are all learnt from.
         rand_augment, erasing: of the strong view, as in ``AugmentConfig``; where that asks for more, that holds.
     """
 

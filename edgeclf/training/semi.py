@@ -59,6 +59,9 @@ class UnlabelledViews:
             Augmenter(one, shape=images.shape, classes=images.target_width, seed=config.seed)
             for one in (weak, _strong(weak, config))
         )
+        # Label smoothing teaches the network to give even a certain label no more than this.
+        smoothing = config.train.label_smoothing
+        self._certain = 1 - smoothing + smoothing / images.classes
         self._seen, self._accepted = 0, 0
 
     def batches(self, labelled: Batches) -> Batches:
@@ -123,7 +126,7 @@ class UnlabelledViews:
         """Targets of as many images, (M, 2 × classes), and 1 for those that the network is sure of, 0 for others."""
         scores = softmax(one_per_class(np.asarray(self._model.predict_on_batch(weak), np.float32)), axis=1)
         labels = np.eye(self._images.classes, dtype=np.float32)[scores.argmax(axis=1)]
-        accepted = scores.max(axis=1) >= self._config.semi.threshold
+        accepted = scores.max(axis=1) >= self._config.semi.threshold * self._certain
         return np.concatenate([np.zeros_like(labels), labels], axis=1), accepted.astype(np.float32)
 
 

@@ -62,7 +62,16 @@ def test_the_history_names_each_phase_and_epoch(run):
     assert history[0]["val_accuracy"] >= 0.75
     with (run.folder / "history.csv").open(encoding="utf-8") as file:
         header = next(csv.reader(file))
-    assert header[2:] == ["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "waiting"]
+    assert header[2:] == [
+        "loss",
+        "accuracy",
+        "val_loss",
+        "val_accuracy",
+        "learning_rate",
+        "seconds",
+        "waiting",
+        "accepted",
+    ]
 
 
 def test_the_weights_of_the_best_validation_loss_are_kept(image_folder, tmp_path):
