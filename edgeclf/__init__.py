@@ -1,8 +1,8 @@
 """edgeclf: a folder of labelled images becomes a verified, quantized, self-describing classifier.
 
 The verbs of the command line are functions here: ``fetch``, ``train``, ``evaluate``, ``study``, ``export`` (of a run),
-``export_file`` (of a model of yours), ``parity``, ``verify``, ``bench``, ``compare`` (what ``bench A B`` does) and
-``recommend``. They are loaded when first used, so that importing edgeclf imports no framework.
+``export_file`` (of a model of yours), ``parity``, ``verify``, ``bench``, ``compare`` (what ``bench A B`` does),
+``recommend`` and ``review``. They are loaded when first used, so that importing edgeclf imports no framework.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _VERBS = {
     "fetch": "edgeclf.stock",
     "parity": "edgeclf.evaluation.parity",
     "recommend": "edgeclf.benchmarking.recommend",
+    "review": "edgeclf.reviewing.review",
     "study": "edgeclf.calibrating.study",
     "train": "edgeclf.training.train",
     "verify": "edgeclf_device.verify",
@@ -36,6 +37,7 @@ __all__ = [
     "fetch",
     "parity",
     "recommend",
+    "review",
     "study",
     "train",
     "verify",

@@ -64,6 +64,7 @@ def test_public_names_exist():
         "fetch",
         "parity",
         "recommend",
+        "review",
         "study",
         "train",
         "verify",

@@ -41,16 +41,33 @@ def read_folder(root: Path) -> tuple[list[Entry], Counter[str]]:
     return entries, ignored
 
 
+def training_classes(root: Path) -> tuple[Path, dict[str, Path]]:
+    """Where a further class of training images belongs, and the folder of each that is there by its label.
+
+    Raises:
+        OSError: a folder can't be read.
+    """
+    parts = _parts(root)
+    home = next((folder for folder, part in parts.items() if part == "train"), root)
+    return home, {unicodedata.normalize("NFC", folder.name): folder for folder in _subfolders(home)}
+
+
+def _parts(root: Path) -> dict[Path, str]:
+    """The folders of parts below ``root``, and which part each is; none where its subfolders are classes."""
+    folders = _subfolders(root)
+    parts = {folder: PART_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in PART_FOLDERS}
+    train = [folder for folder, part in parts.items() if part == "train"]
+    return parts if len(parts) == len(folders) and train and _subfolders(train[0]) else {}
+
+
 def _class_folders(root: Path) -> Iterator[tuple[str | None, Path]]:
     """Yield (part or None, folder of a class)."""
-    folders = _subfolders(root)
-    parts = {folder: PART_FOLDERS.get(folder.name.lower()) for folder in folders}
-    train = [folder for folder in folders if parts[folder] == "train"]
-    if None in parts.values() or not train or not _subfolders(train[0]):
-        yield from ((None, folder) for folder in folders)
+    parts = _parts(root)
+    if not parts:
+        yield from ((None, folder) for folder in _subfolders(root))
         return
     for folder, part in parts.items():
-        same = [other.name for other in folders if parts[other] == part]
+        same = [other.name for other in parts if parts[other] == part]
         if len(same) > 1:
             raise DataError(f"{root} must have one folder for {part}, but has {' and '.join(same)}; join them.")
         yield from ((part, inner) for inner in _subfolders(folder))

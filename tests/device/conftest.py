@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -169,20 +168,6 @@ def bundle(tiny: Tiny, tmp_path: Path) -> Path:
 def frame() -> np.ndarray:
     """A uint8 RGB frame of an odd size."""
     return np.random.default_rng(0).integers(0, 256, (61, 83, 3), dtype=np.uint8)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        pytest.skip("NO FULL DISK TESTED: only root may mount one")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], check=False)
-    if mounted.returncode:
-        pytest.skip("NO FULL DISK TESTED: a tmpfs can't be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
 
 
 @pytest.fixture

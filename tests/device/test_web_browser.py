@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from itertools import product
-from pathlib import Path
 from time import monotonic_ns
 
 import numpy as np
@@ -20,24 +19,11 @@ from edgeclf_device.health import Health
 from edgeclf_device.sources import Frame, Note, SourceStatus
 from edgeclf_device.streaming import Event
 
-CHROMIUM = Path("/usr/bin/chromium")
-if not CHROMIUM.exists():
-    pytest.skip("THE LIVE PAGE IS NOT TRIED IN A BROWSER: apt-get install chromium", allow_module_level=True)
-for name in ("playwright", "uvicorn", "cv2"):
+for name in ("uvicorn", "cv2"):
     pytest.importorskip(name, reason=f"THE LIVE PAGE IS NOT TRIED IN A BROWSER: {name} is not installed")
-
-from playwright.sync_api import sync_playwright  # noqa: E402 - after the look for it
 
 from edgeclf_device.web import facts_of, serve  # noqa: E402
 
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 HEALTH = Health(
     temperature_c=61.5,
     throttled=("under-voltage has occurred",),
@@ -52,15 +38,7 @@ LABELS = (
     "eine-sehr-lange-Beschriftung-ohne-jede-Lücke-zum-Umbrechen-die-nicht-aufhört",
     "ひび割れ",
 )
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGUMENTS))
-        yield launched
-        launched.close()
+PHONE = {"width": 360, "height": 740}
 
 
 @pytest.fixture
@@ -145,30 +123,6 @@ def two_colors(classify):
             by_label.setdefault(labels.pop(), color)
     (one, first), (other, second) = list(by_label.items())[:2]
     return (one, first), (other, second)
-
-
-@pytest.fixture
-def opened(browser):
-    """Opens a page in a context of its own; at the end no page may have complained."""
-    contexts, complaints = [], []
-
-    def open_page(url, viewport=DESKTOP, *, may_fail=False, **options):
-        context = browser.new_context(viewport=viewport, **options)
-        contexts.append(context)
-        tab = context.new_page()
-        if not may_fail:
-            tab.on("console", lambda said: said.type in ("error", "warning") and complaints.append(said.text))
-            tab.on("pageerror", lambda error: complaints.append(str(error)))
-            tab.on("requestfailed", lambda asked: complaints.append(f"{asked.url}: {asked.failure}"))
-            tab.on("response", lambda got: got.status >= 400 and complaints.append(f"{got.url}: {got.status}"))
-        tab.goto(url)
-        return tab
-
-    yield open_page
-    told = list(complaints)
-    for context in contexts:
-        context.close()
-    assert told == []
 
 
 def shows_label(tab, label):

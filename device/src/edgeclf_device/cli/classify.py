@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 import threading
@@ -16,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeclf_device import text
 from edgeclf_device.classifier import Classifier
-from edgeclf_device.cli.parsed import options_given
+from edgeclf_device.cli.parsed import options_given, token_given
 from edgeclf_device.decisions import parse_rule
-from edgeclf_device.errors import DataError, SystemStateError, UsageError
+from edgeclf_device.errors import DataError, SystemStateError
 from edgeclf_device.event_log import EventLog, event_json
 from edgeclf_device.hard_frames import Limits
 from edgeclf_device.notify import Watchdog, notify
@@ -189,7 +188,7 @@ def _page(
         return None
     from edgeclf_device.web import facts_of, serve
 
-    token = _token(options.token_file)
+    token = token_given(options.token_file)
     facts = facts_of(classifier, source.description)
     page = stack.enter_context(
         serve(options.serve, facts=facts, allow_remote=options.allow_remote, token=token, keeping=keeper)
@@ -197,15 +196,6 @@ def _page(
     shown = page.link if token == "auto" else page.url  # noqa: S105 - the word, not a secret
     print(f"live page: {shown}", file=sys.stderr, flush=True)
     return page
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get("EDGECLF_TOKEN") or None
-    try:
-        return file.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The token file {file} can't be read ({error}); name a text file.") from error
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def make_app(hub: Hub) -> Starlette:
 
     return Starlette(
         routes=[
-            *(Route(path, _file(*file)) for path, file in FILES.items()),
+            *(Route(path, file_answer(__package__, *file)) for path, file in FILES.items()),
             Route("/frame.jpg", picture),
             Route("/events", events),
             Route("/metrics", exposition),
@@ -166,8 +166,9 @@ def _said(message: dict[str, Any], *, name: str | None = None, identity: int | N
     return f"{head}data: {json.dumps(message, ensure_ascii=False)}\n\n".encode("utf-8", "backslashreplace")
 
 
-def _file(name: str, media_type: str) -> Any:
-    content = (resources.files(__package__) / name).read_bytes()
+def file_answer(package: str, name: str, media_type: str) -> Any:
+    """An endpoint that answers with a file of a package."""
+    content = (resources.files(package) / name).read_bytes()
 
     async def answer(_: Request) -> Response:
         return Response(content, media_type=media_type)

@@ -1,4 +1,4 @@
-"""Who may see the page: only GET and HEAD, only hosts that are meant, and whoever shows the token."""
+"""Who may use a page: only methods and hosts that are meant, no other site, and whoever shows the token."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgeclf_device.errors import UsageError
 
+READING = ("GET", "HEAD")
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 HEADERS = {
     "Content-Security-Policy": (
@@ -45,7 +46,10 @@ def chosen_token(token: str | None) -> str | None:
 
 
 class Guard:
-    """ASGI: lets through who may see the page, and puts the headers on every answer.
+    """ASGI: lets through who may use the page, and puts the headers on every answer.
+
+    What changes something must come from the page itself: another site's request is told by ``Sec-Fetch-Site``, and by
+    its ``Origin`` where a browser does not send that.
 
     The token comes as ``Authorization: Bearer``, or once as ``?token=``, which earns a cookie. The cookie is derived
     from the token, so that it outlives a restart of the program but is not the token.
@@ -56,10 +60,20 @@ class Guard:
         hosts: what the Host header may name, its port aside (a web site can give its own name this machine's address);
             None takes any.
         cookie: its name; cookies know no ports, so it should hold the port.
+        methods: of HTTP that are served.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str | None, hosts: tuple[str, ...] | None, cookie: str) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        token: str | None,
+        hosts: tuple[str, ...] | None,
+        cookie: str,
+        methods: tuple[str, ...] = READING,
+    ) -> None:
         self._app = app
+        self._methods = methods
         self._hosts = hosts
         self._token = token
         self._cookie = cookie
@@ -81,12 +95,12 @@ class Guard:
         await (self._app if refused is None else refused)(scope, receive, send_guarded)
 
     def _refusal(self, request: Request) -> Response | None:
-        if request.method not in ("GET", "HEAD"):
-            return PlainTextResponse("Only GET and HEAD are served here.\n", 405, {"Allow": "GET, HEAD"})
+        if request.method not in self._methods:
+            text = f"Only {' and '.join(self._methods)} are served here.\n"
+            return PlainTextResponse(text, 405, {"Allow": ", ".join(self._methods)})
         if self._hosts is not None and _host(request) not in self._hosts:
             return PlainTextResponse(f"This page is served as {', '.join(self._hosts)} alone.\n", 421)
-        site, mode = request.headers.get("Sec-Fetch-Site", "none"), request.headers.get("Sec-Fetch-Mode")
-        if site not in ("none", "same-origin") and mode != "navigate":
+        if _from_another_site(request):
             return PlainTextResponse("Other sites may not use this page.\n", 403)
         if self._token is not None and not self._shown(request, self._token):
             text = "This page needs its token: open it with ?token=TOKEN, or send Authorization: Bearer TOKEN.\n"
@@ -100,6 +114,15 @@ class Guard:
             or _same(request.query_params.get("token", ""), token)
             or _same(request.cookies.get(self._cookie, ""), self._pass)
         )
+
+
+def _from_another_site(request: Request) -> bool:
+    """Whether another site asks, other than by a link to the page."""
+    own = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+    if request.method in READING:
+        return not own and request.headers.get("Sec-Fetch-Mode") != "navigate"
+    origin = request.headers.get("Origin")
+    return not own or (origin is not None and origin.partition("://")[2] != request.headers.get("Host", ""))
 
 
 def _host(request: Request) -> str:

@@ -1,0 +1,1 @@
+"""A person sorts images into classes, on a page of this machine."""
