@@ -1,11 +1,12 @@
 """Whether the benchmark can be believed: against bare loops, against itself, and against planted disturbances.
 
-Fails where a bound is not kept; wants a quiet machine.
-Run: ``.venv/bin/python -m benchmarks.measuring [--json F]``.
+Fails where a bound is not kept; wants a quiet machine, for some minutes each part.
+Run: ``.venv/bin/python -m benchmarks.measuring [PART…] [--json F]``; parts that are not named keep their rows.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import write_record
-from benchmarks.runtime.subject import lite0, options, require_kept
+from benchmarks.record import commit, write_record
+from benchmarks.runtime.subject import calls, lite0, options, require_kept
 from edgeclf_device import Classifier, prepare
 from edgeclf_device.bench import Plan, bench, sample, synthetic_frame
 from edgeclf_device.bench.compare import compare_openers
@@ -30,7 +31,7 @@ SECONDS = 60.0
 
 
 def agreement(path: Path, turns: int) -> dict[str, Any]:
-    """The median inference by bench's samples over that of a bare loop of ``prepare`` and the engine, in turn.
+    """The median inference by bench's samples over that of a bare loop of ``prepare`` and the engine's calls, in turn.
 
     Beside it, without a bound: over a loop of the engine alone on one input, as engines' own tools have it. That input
     never leaves the caches, which no frame of a camera is in.
@@ -58,13 +59,13 @@ def _sampled(classify: Classifier, frame: Any) -> float:
 
 
 def _bare(classify: Classifier, frame: Any, *, prepared: bool) -> float:
-    spec, taken = classify.manifest.preprocessing, []
+    spec, infer, taken = classify.manifest.preprocessing, calls(classify), []
     batch = prepare(frame.image, spec)[None]
     for _ in range(30):
         if not prepared:
             batch = prepare(frame.image, spec)[None]
         begin = perf_counter_ns()
-        classify.engine.run(batch)
+        infer(batch)
         taken.append(perf_counter_ns() - begin)
     return float(np.median(taken))
 
@@ -175,18 +176,31 @@ def _row(what: str, path: Path, **figures: Any) -> dict[str, Any]:
     return row
 
 
+PARTS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
+    "agreement": agreement,
+    "harness": lambda path, _: harness(path),
+    "slower": lambda path, _: verdicts(path, PLANTED, PLANTED_RUNS),
+    "equal": lambda path, _: verdicts(path, 0, EQUAL_RUNS),
+    "loaded": lambda path, _: flags(path, LOADED_RUNS, beside=_busy),
+    "quiet": lambda path, _: flags(path, QUIET_RUNS, beside=None),
+}
+EACH_ENGINE = ("agreement", "harness", "slower")
+
+
 def main() -> None:
     """Measure, print and record."""
-    chosen = options(__doc__, "measuring.json", 40).parse_args()
+    parser = options(__doc__, "measuring.json", 40)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.parts) - set(PARTS):
+        parser.error(f"the parts are {', '.join(PARTS)}, but {', '.join(unknown)} was named")
     artifacts = [lite0(engine, chosen.bundle) for engine in ENGINES]
-    rows = []
-    for path in artifacts:
-        rows += [agreement(path, chosen.alternations), harness(path)]
-        rows.append(verdicts(path, PLANTED, PLANTED_RUNS))
-    rows.append(verdicts(artifacts[0], 0, EQUAL_RUNS))
-    rows.append(flags(artifacts[0], LOADED_RUNS, beside=_busy))
-    rows.append(flags(artifacts[0], QUIET_RUNS, beside=None))
-    write_record(chosen.json, rows=rows)
+    rows = json.loads(chosen.json.read_text(encoding="utf-8"))["rows"] if chosen.parts and chosen.json.exists() else []
+    for part in chosen.parts or PARTS:
+        for path in artifacts if part in EACH_ENGINE else artifacts[:1]:
+            row = {**PARTS[part](path, chosen.alternations), "part": part, "commit": commit()}
+            rows = [one for one in rows if (one.get("part"), one["artifact"]) != (part, path.name)] + [row]
+            write_record(chosen.json, rows=rows)
     require_kept(rows)
 
 

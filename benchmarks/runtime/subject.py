@@ -82,17 +82,22 @@ def video_frames() -> list[Frame]:
 
 
 def bare(classify: Classifier, color: Color = "bgr") -> Callable[[Frame], Any]:
-    """What a program without a runtime would do: ``prepare`` and the engine's own calls, nothing decided.
+    """What a program without a runtime would do: ``prepare`` and the engine's own calls, nothing decided."""
+    spec, infer = classify.manifest.preprocessing, calls(classify)
+    return lambda frame: infer(prepare(frame, spec, color=color)[np.newaxis])
+
+
+def calls(classify: Classifier) -> Callable[[NDArray[Any]], Any]:
+    """The engine's own calls for a batch of one, without any of ours.
 
     On the very interpreter or session of ``classify``: two of them differ by more than what is to be measured.
     """
-    spec = classify.manifest.preprocessing
     if classify.engine.name == "litert":
         interpreter = classify.engine._interpreter  # noqa: SLF001
         given, wanted = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
-        def litert(frame: Frame) -> Any:
-            interpreter.set_tensor(given, prepare(frame, spec, color=color)[np.newaxis])
+        def litert(batch: NDArray[Any]) -> Any:
+            interpreter.set_tensor(given, batch)
             interpreter.invoke()
             return interpreter.get_tensor(wanted)
 
@@ -100,7 +105,7 @@ def bare(classify: Classifier, color: Color = "bgr") -> Callable[[Frame], Any]:
     session, name = classify.engine._session, classify.engine.input_name  # noqa: SLF001
     outputs = [classify.engine.output_name]
 
-    def onnxruntime(frame: Frame) -> Any:
-        return session.run(outputs, {name: prepare(frame, spec, color=color)[np.newaxis]})[0]
+    def onnxruntime(batch: NDArray[Any]) -> Any:
+        return session.run(outputs, {name: batch})[0]
 
     return onnxruntime
