@@ -68,13 +68,15 @@ def bench_table(measurements: Sequence[Measurement]) -> None:
     """One row a measurement: medians of the stages and of the total with its interval, p90 and p99; then remarks."""
     from edgeclf_device.bench.text import how, machine_line, names, percentile_texts, remarks, told
 
-    table = _table("artifact", "engine", "prepare", "infer", "total ms", "95 % interval", "p90", "p99")
+    table = _table("artifact", "engine", "prepare", "infer", "total", "95 % interval", "p90", "p99")
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"  # a long name takes two lines, no figure is cut
     shown = list(zip(names(measurements), measurements, strict=True))
     for name, taken in shown:
         first, second, whole = (percentile_texts(taken, stage) for stage in ("prepare", "infer", told(taken)))
         executed = f"{taken.engine} ×{taken.threads}"
         table.add_row(escape(name), executed, first[0], second[0], whole[0], *whole[1:4])
     _print(table)
+    _tell("Medians of the stages and percentiles of a frame's whole time, in ms.")
     for machine in {taken.host: machine_line(taken) for taken in reversed(measurements)}.values():
         _tell(machine)
     for name, taken in shown:

@@ -150,6 +150,16 @@ def test_where_input_sizes_differ_each_is_named_with_its_own(choices, tmp_path, 
     assert json.loads(advice.read_text())["taken"]["width"] == 128
 
 
+def test_the_table_fits_100_columns_and_cuts_no_figure(measured, capsys):
+    slow = made(measured[0], "a-rather-long-name-of-an-artifact-w8a8.onnx", 1234.5678, 0.9)
+    bench_table([dataclasses.replace(slow, engine="tflite-runtime", threads=16)])
+    table = capsys.readouterr().out.split("Medians")[0]
+    assert max(map(len, table.splitlines())) <= 100
+    assert "…" not in table
+    assert "1234.6 to 1234.6" in table
+    assert "tflite-runtime ×16" in table
+
+
 def test_no_process_is_announced_where_none_is_started(run, tiny_bundle, capsys):
     artifact = next(tiny_bundle.glob("*.tflite"))
     assert run("bench", artifact, "--seconds", 0.05, "--no-cold-start") == 0

@@ -62,8 +62,13 @@ def percentile_texts(measurement: Measurement, stage: str) -> tuple[str, ...]:
     """p50, its 95 % interval, p90, p99 and p99.9 of a stage in milliseconds; – where samples are too few to tell it."""
     values, intervals = measurement.percentiles_ms(stage), measurement.intervals_ms(stage)
     ends = intervals["p50"]
-    _, *others = (f"{value:.3f}" if intervals[name] else "–" for name, value in values.items())
-    return f"{values['p50']:.3f}", "–" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}", *others
+    _, *others = (figure(value) if intervals[name] else "–" for name, value in values.items())
+    return figure(values["p50"]), "–" if ends is None else f"{figure(ends[0])} to {figure(ends[1])}", *others
+
+
+def figure(value_ms: float) -> str:
+    """Milliseconds to the microsecond, from 10 on to four digits: no more is known, and tables stay narrow."""
+    return f"{value_ms:.{3 if value_ms < 10 else 2 if value_ms < 100 else 1}f}"
 
 
 def remarks(measurement: Measurement) -> Iterator[str]:
