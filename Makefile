@@ -50,6 +50,7 @@ full: install ## everything that takes long: slow tests, every backbone, recipes
 	$(RUN)/python benchmarks/recipes.py fashion-vit
 	$(RUN)/python benchmarks/quantization.py
 	$(RUN)/python benchmarks/drop.py
+	$(RUN)/python benchmarks/robustness.py
 	$(RUN)/python benchmarks/calibration_memory.py
 	$(RUN)/python -m benchmarks.runtime.soak --minutes 60
 

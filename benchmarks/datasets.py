@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import os
@@ -47,6 +48,20 @@ def fashion_mnist() -> Path:
                 _write_images(source, prefix, Path(work) / "images" / part)
             (Path(work) / "images").rename(folder)
     return folder
+
+
+def fashion_listing(folder: Path, per_class: int, *, val_per_class: int = 100) -> Path:
+    """The first images of each class to train with, the next to validate, and all 10,000 test images."""
+    path = folder / f"fashion-{per_class}.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label", "split"])
+        for label in FASHION_CLASSES:
+            images = sorted((fashion_mnist() / "train" / label).iterdir())
+            parts = {"train": images[:per_class], "val": images[per_class : per_class + val_per_class]}
+            parts["test"] = sorted((fashion_mnist() / "test" / label).iterdir())
+            rows.writerows([str(image), label, part] for part, chosen in parts.items() for image in chosen)
+    return path
 
 
 def debian_package(package: str, version: str, sha256: str, work: Path) -> Path:

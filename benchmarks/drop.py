@@ -9,7 +9,6 @@ Run: ``.venv/bin/python benchmarks/drop.py [NAME…]``.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import FASHION_CLASSES, fashion_mnist
+from datasets import fashion_listing
 from record import RESULTS, commit, write_record
 
 from edgeclf.cli.progress import Bars
@@ -26,8 +25,6 @@ from edgeclf.exporting.export import export
 from edgeclf.training.config import load_config
 from edgeclf.training.train import train
 from edgeclf_device.artifact import read_artifact
-
-VAL_PER_CLASS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,25 +56,9 @@ NETWORKS = {
 }
 
 
-def listing(folder: Path, per_class: int) -> Path:
-    """The first images of each class to train with, the next to validate, and all 10,000 test images."""
-    path = folder / f"fashion-{per_class}.csv"
-    with path.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["path", "label", "split"])
-        for label in FASHION_CLASSES:
-            images = sorted((fashion_mnist() / "train" / label).iterdir())
-            rows.writerows([str(image), label, "train"] for image in images[:per_class])
-            rows.writerows([str(image), label, "val"] for image in images[per_class : per_class + VAL_PER_CLASS])
-            rows.writerows(
-                [str(image), label, "test"] for image in sorted((fashion_mnist() / "test" / label).iterdir())
-            )
-    return path
-
-
 def go(name: str, network: Network, folder: Path) -> dict[str, Any]:
     """Train and export one network, and what its certificates say."""
-    data = json.dumps(str(listing(folder, network.per_class)))
+    data = json.dumps(str(fashion_listing(folder, network.per_class)))
     overrides = [f"data={data}", f"backbone={name}", "split.near_duplicates=false", *network.overrides]
     begin = time.perf_counter()
     with Bars() as progress:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +11,7 @@ import typer
 import typer.core
 
 from edgeclf import __version__
-from edgeclf_device.errors import EdgeclfError
+from edgeclf_device.errors import EdgeclfError, UsageError
 
 
 class Commands(typer.core.TyperGroup):
@@ -42,6 +44,21 @@ app = typer.Typer(
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file as JSON.")]
 Engine = Annotated[str | None, typer.Option(help="litert or onnxruntime; by default the one of the file's kind.")]
+
+
+def write_json(path: Path | None, value: dict[str, Any]) -> None:
+    """Write the ``value`` of a ``JsonFile`` where one was named."""
+    if path is not None:
+        from edgeclf_device.atomic import write_text
+
+        write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def require_with(option: str, given: bool, belonging: Mapping[str, object]) -> None:  # noqa: FBT001 - as it came
+    """Refuse what belongs to an option that was not given."""
+    lonely = [name for name, value in belonging.items() if value]
+    if lonely and not given:
+        raise UsageError(f"Without {option} there is no {' and '.join(lonely)}; give {option} too, or leave that out.")
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - a callback of Typer

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeclf.cli.app import JsonFile, app
+from edgeclf.cli.app import JsonFile, app, require_with, write_json
 from edgeclf.cli.progress import Bars
 from edgeclf_device.errors import UsageError
 
@@ -52,8 +50,8 @@ def calibrate(
     """Say what speaks against a calibration; with --study, which does best; with --layers, where int8 hurts."""
     if study and layers:
         raise UsageError("Either the study or the layers are looked at, but both were asked for; leave one out.")
-    _require_with("--study", study, {"--method": method, "--estimator": estimator})
-    _require_with("--layers", layers, {"--images": images, "--format": format_})
+    require_with("--study", study, {"--method": method, "--estimator": estimator})
+    require_with("--layers", layers, {"--images": images, "--format": format_})
     if study:
         _study(run, json_file, bundle=bundle, data=data, methods=method, estimator=estimator)
     elif layers:
@@ -62,19 +60,12 @@ def calibrate(
         _examine(run, json_file, bundle=bundle, data=data)
 
 
-def _require_with(option: str, given: bool, belonging: Mapping[str, object]) -> None:  # noqa: FBT001 - as it came
-    """Refuse what belongs to an option that was not given."""
-    lonely = [name for name, value in belonging.items() if value]
-    if lonely and not given:
-        raise UsageError(f"Without {option} there is no {' and '.join(lonely)}; give {option} too, or leave that out.")
-
-
 def _examine(run: Path, json_file: Path | None, **options: Any) -> None:
     from edgeclf.calibrating.examine import examine
 
     with Bars() as progress:
         examined = examine(run, progress=progress, **options)
-    _write_json(json_file, examined.to_json())
+    write_json(json_file, examined.to_json())
     _show_doubts(examined)
 
 
@@ -85,7 +76,7 @@ def _study(run: Path, json_file: Path | None, *, estimator: str | None, **option
 
     with Bars() as progress:
         made = study(run, estimator=estimator or MinMax.name, progress=progress, **options)
-    _write_json(json_file, made.to_json())
+    write_json(json_file, made.to_json())
     plot = run / STUDY_PLOT if json_file is None else json_file.with_suffix(".png")
     write_plot(made, plot)
     _show_study(made)
@@ -98,18 +89,11 @@ def _layers(run: Path, json_file: Path | None, *, images: int | None, **options:
 
     with Bars() as progress:
         made = layer_errors(run, images=images or IMAGES, progress=progress, **options)
-    _write_json(json_file, made.to_json())
+    write_json(json_file, made.to_json())
     plot = run / LAYERS_PLOT if json_file is None else json_file.with_suffix(".png")
     write_layers_plot(made, plot)
     _show_layers(made)
     typer.echo(f"plot {plot}")
-
-
-def _write_json(path: Path | None, value: dict[str, Any]) -> None:
-    if path is not None:
-        from edgeclf_device.atomic import write_text
-
-        write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _show_doubts(examined: Examination) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeclf.cli.app import Engine, JsonFile, app
+from edgeclf.cli.app import app
 from edgeclf.cli.progress import Bars
 
 Data = Annotated[
@@ -76,30 +76,6 @@ def train(
     report = write_report(run)
     part, figures = run.judged
     typer.echo(f"{part} accuracy {figures['accuracy']:.4f} on {figures['images']} images; run {out}; report {report}")
-
-
-@app.command()
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="A run, an artifact or a bundle.")],
-    data: Annotated[
-        Path,
-        typer.Argument(help="Class folders, train, val and test folders of those, a CSV or Parquet listing, or a run."),
-    ],
-    split: Annotated[str | None, typer.Option(help="train, val or test; default: test, else val, else all.")] = None,
-    engine: Engine = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads the engine may compute with.")] = None,
-    json_file: JsonFile = None,
-) -> None:
-    """Measure the accuracy of a model, on any engine."""
-    from edgeclf.cli.tables import evaluation_table
-    from edgeclf.evaluation.evaluate import evaluate as evaluate_model
-
-    with Bars() as progress:
-        made = evaluate_model(model, data, split=split, engine=engine, threads=threads, progress=progress)
-    _write_json(json_file, {"format": [1, 0], "evaluations": [evaluation.to_json() for evaluation in made]})
-    for rejected in made[0].rejected:
-        typer.echo(f"edgeclf: left out: {rejected.path}: {rejected.reason}", err=True)
-    evaluation_table(made)
 
 
 @app.command()
@@ -241,10 +217,3 @@ def _tell_doubt(sentence: str) -> None:
 def _names(**given: object) -> str:
     """The options among ``given`` that were given."""
     return " and ".join(f"--{name}" for name, value in given.items() if value is not None) or "none"
-
-
-def _write_json(path: Path | None, value: dict[str, Any]) -> None:
-    if path is not None:
-        from edgeclf_device.atomic import write_text
-
-        write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

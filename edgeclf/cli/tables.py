@@ -18,7 +18,8 @@ WIDTH = 100
 if TYPE_CHECKING:
     from edgeclf.benchmarking.sweep import Found, Ways
     from edgeclf.evaluation.evaluate import Evaluation
-    from edgeclf.report.report import ArtifactRow
+    from edgeclf.evaluation.robustness_result import Robustness
+    from edgeclf.report.artifacts import ArtifactRow
     from edgeclf.solar.quickstart import Quickstart
     from edgeclf_device.bench import Comparison, Measurement
 
@@ -39,6 +40,17 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> None:
             f"{metrics['f1_macro']:.4f}",
         )
     _print(table)
+
+
+def robustness_table(made: Robustness) -> None:
+    """One column a model; one row for plain images, for each severity of a corruption and each epsilon of an attack."""
+    from edgeclf.evaluation.robustness_result import conditions
+
+    table = _table("accuracy in %", *(escape(one.model) for one in made.models))
+    for name, shares in conditions(made):
+        table.add_row(name, *(_percent(share) for share in shares))
+    _print(table, width=30 + sum(len(one.model) + 2 for one in made.models))
+    _tell(f"{made.images} images of {made.data} ({made.split}), seed {made.seed}.")
 
 
 def artifact_table(rows: Sequence[ArtifactRow], conditions: str) -> None:
@@ -141,6 +153,6 @@ def _table(first: str, *columns: str) -> Table:
     return table
 
 
-def _print(table: Table) -> None:
-    """A row is never broken: where the terminal is narrower, or none, it runs on."""
-    Console(width=max(Console().width, WIDTH)).print(table, soft_wrap=True)
+def _print(table: Table, *, width: int = WIDTH) -> None:
+    """A row is never broken: where the terminal is narrower than ``width``, or none, it runs on."""
+    Console(width=max(Console().width, width)).print(table, soft_wrap=True)

@@ -30,6 +30,11 @@ _LOSS_SCALE = 1024.0
 """Of the loss: float16 would lose small gradients, and only their signs are looked at."""
 
 
+_WIDEST_SPREAD = 20.0
+"""Of an image's logits; wider ones are scaled down to it. A network that is surer than that has a gradient too small to
+be held, and would look as if nothing could deceive it (Athalye et al. 2018, 1802.00420)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attack:
     """What may be done to an image.
@@ -81,14 +86,24 @@ def rounded(moved: Moved) -> Images:
     return whole
 
 
+def in_float(network: keras.Model) -> keras.Model:
+    """``network``, from a uint8 image, as one from a float32 image: the same layers, called once more.
+
+    An attack goes through values between the whole ones, and a uint8 input has no gradient.
+    """
+    import keras
+
+    image = keras.Input(network.input.shape[1:], dtype="float32")
+    return keras.models.clone_model(network, input_tensors=image, clone_function=lambda layer: layer)
+
+
 def input_gradient(network: keras.Model) -> Gradient:
     """A function that gives the gradient of the summed cross-entropy at the image, with the weights of the moment.
 
-    The layers compute as in inference: dropout is off and no statistics move. A network's input is uint8, which has no
-    gradient; so they are called, the same layers, on a float32 image.
+    The layers compute as in inference: dropout is off and no statistics move.
 
     Args:
-        network: from a uint8 image to logits, one a class or one alone.
+        network: from a float32 image of 0 to 255 to logits, one a class or one alone; see ``in_float``.
 
     Raises:
         DependencyError: gradients of this Keras backend are not known here.
@@ -96,13 +111,11 @@ def input_gradient(network: keras.Model) -> Gradient:
     """
     import keras
 
-    image = keras.Input(network.input.shape[1:], dtype="float32")
-    in_float = keras.models.clone_model(network, input_tensors=image, clone_function=lambda layer: layer)
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        return _tensorflow_gradient(in_float)
+        return _tensorflow_gradient(network)
     if backend == "jax":
-        return _jax_gradient(in_float)
+        return _jax_gradient(network)
     raise DependencyError(
         f"Attacks need Keras on TensorFlow or JAX, but it runs on {backend}; set KERAS_BACKEND=tensorflow."
     )
@@ -112,11 +125,11 @@ def _loss(logits: Any, targets: Any) -> Any:
     from keras import ops
 
     logits = ops.cast(logits, "float32")
-    if logits.shape[-1] == 1:  # one logit stands for the second class
-        losses = ops.binary_crossentropy(targets[:, 1:], logits, from_logits=True)
-    else:
-        losses = ops.categorical_crossentropy(targets, logits, from_logits=True)
-    return _LOSS_SCALE * ops.sum(losses)
+    if logits.shape[-1] == 1:  # one logit z stands for the two (0, z)
+        logits = ops.concatenate([ops.zeros_like(logits), logits], axis=1)
+    spread = ops.max(logits, axis=1, keepdims=True) - ops.min(logits, axis=1, keepdims=True)
+    logits = logits / ops.stop_gradient(ops.maximum(spread / _WIDEST_SPREAD, 1.0))
+    return _LOSS_SCALE * ops.sum(ops.categorical_crossentropy(targets, logits, from_logits=True))
 
 
 def _tensorflow_gradient(network: keras.Model) -> Gradient:

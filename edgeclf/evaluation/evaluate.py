@@ -1,4 +1,4 @@
-"""Evaluate a model on labelled images: a run, an artifact, or every artifact of a bundle that can run here."""
+"""Evaluate a model on labelled images: a run, a .keras file, an artifact, or all of a bundle's that can run here."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from edgeclf.data import cache
 from edgeclf.data.dataset import SPLIT_NAMES, Dataset, Rejected
-from edgeclf.evaluation.confidence import accepted, reject_below
+from edgeclf.evaluation.candidates import Candidate, candidates
+from edgeclf.evaluation.confidence import accepted
 from edgeclf.evaluation.metrics import classification_metrics
-from edgeclf.evaluation.scores import engine_scores, keras_scores
 from edgeclf.training.run import MODEL, Run, image_root, items, read_run
-from edgeclf_device.choice import runnable
-from edgeclf_device.classifier import Classifier
 from edgeclf_device.errors import DataError, UsageError
 from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.progress import Progress, no_progress
@@ -54,6 +52,8 @@ def evaluate(
     data: Path,
     *,
     split: str | None = None,
+    labels: Path | None = None,
+    preprocess: Path | None = None,
     engine: str | None = None,
     threads: int | None = None,
     progress: Progress = no_progress,
@@ -61,62 +61,47 @@ def evaluate(
     """Evaluate ``model`` on ``data``.
 
     Args:
-        model: a run folder, an artifact or a bundle folder.
+        model: a run folder, a ``.keras`` file, an artifact or a bundle folder.
         data: a folder or a listing, as a training takes them, or a run folder, whose own split is then used.
         split: ``train``, ``val`` or ``test``; by default ``test`` where the data is split, or ``val`` where it has no
             test part, otherwise all images.
+        labels, preprocess: of a ``.keras`` file, as ``export_file`` takes them.
         engine, threads: what executes artifacts.
 
     Returns:
         One evaluation for each model file.
 
     Raises:
-        DataError: no such images, or a class the model does not know.
-        UsageError: ``split`` of data that has none.
+        DataError: no such images, or a class the model does not know; labels or preprocessing that can't be used.
+        UsageError: ``split`` of data that has none; labels and preprocessing missing, or not needed.
         ModelError, DependencyError: the model can't be opened.
     """
-    if (model / MODEL).is_file():
-        run = read_run(model)
-        dataset, pixels, part = _images(data, run.spec, split, progress)
-        true = _class_indices(dataset, run.labels)
-        scores = keras_scores(run.model_path, pixels, progress=progress)
-        figures = _figures(true, scores, run.labels, reject_below(run.metrics))
-        made = [
-            Evaluation(
-                model=run.model_path.name, engine="keras", split=part, metrics=figures, rejected=dataset.rejected
-            )
-        ]
-    else:
-        made = []
-        # The artifacts of a bundle share one preprocessing: its images are listed, digested and mapped once.
-        images = functools.cache(lambda spec: _images(data, spec, split, progress))
-        for file in runnable(model, engine=engine)[0]:
-            with Classifier.open(file, engine=engine, threads=threads) as classify:
-                manifest = classify.manifest
-                dataset, pixels, part = images(manifest.preprocessing)
-                true = _class_indices(dataset, classify.labels)
-                tensors = (manifest.inputs[0], manifest.outputs[0])
-                running = f"Running {file.name}"
-                scores = engine_scores(classify.engine, tensors, pixels, description=running, progress=progress)
-                ran_on = f"{classify.engine.name} {classify.engine.version}"
-                figures = _figures(true, scores, classify.labels, manifest.reject_below)
-                made.append(
-                    Evaluation(model=file.name, engine=ran_on, split=part, metrics=figures, rejected=dataset.rejected)
-                )
+    # The artifacts of a bundle share one preprocessing: its images are listed, digested and mapped once.
+    images = functools.cache(lambda spec: images_of(data, spec, split, progress))
+    made = []
+    for one in candidates(model, labels=labels, preprocess=preprocess, engine=engine, threads=threads):
+        dataset, pixels, part = images(one.spec)
+        figures = _figures(class_indices(dataset, one.labels), one.scores(pixels, progress), one)
+        made.append(
+            Evaluation(model=one.model, engine=one.engine, split=part, metrics=figures, rejected=dataset.rejected)
+        )
     return tuple(made)
 
 
-def _figures(
-    true: NDArray[np.int64], scores: NDArray[np.float32], labels: Sequence[str], threshold: float | None
-) -> dict[str, Any]:
+def _figures(true: NDArray[np.int64], scores: NDArray[np.float32], model: Candidate) -> dict[str, Any]:
+    threshold = model.reject_below
     believed = None if threshold is None else {"threshold": threshold, **accepted(true, scores, threshold)}
-    return {**classification_metrics(true, scores, labels), "accepted": believed}
+    return {**classification_metrics(true, scores, model.labels), "accepted": believed}
 
 
-def _images(
+def images_of(
     data: Path, spec: PrepareSpec, split: str | None, progress: Progress
 ) -> tuple[Dataset, NDArray[np.uint8], str]:
-    """The images asked for with their pixels, and the name of the part of the data they are."""
+    """The images asked for with their pixels, uint8 (N, H, W, C), and the name of the part of the data they are.
+
+    Raises:
+        DataError, UsageError: see ``evaluate``.
+    """
     if (data / MODEL).is_file():
         dataset, pixels = _images_of(read_run(data), spec, progress)
     else:
@@ -140,8 +125,12 @@ def _images_of(run: Run, spec: PrepareSpec, progress: Progress) -> tuple[Dataset
     return dataset, cache.pixels(chosen, root, spec, progress=progress)
 
 
-def _class_indices(dataset: Dataset, labels: Sequence[str]) -> NDArray[np.int64]:
-    """The class of each image as the model counts them."""
+def class_indices(dataset: Dataset, labels: Sequence[str]) -> NDArray[np.int64]:
+    """The class of each image as a model with ``labels`` counts them.
+
+    Raises:
+        DataError: the model does not know a class.
+    """
     unknown = [label for label in dataset.labels if label not in labels]
     if unknown:
         raise DataError(

@@ -37,10 +37,7 @@ def classification_metrics(
     Raises:
         ModelError: a score is NaN or infinite.
     """
-    if not np.isfinite(scores).all():
-        raise ModelError(
-            "The model answers NaN or infinity: its training diverged; train again with a lower learning rate."
-        )
+    require_finite(scores)
     matrix = confusion_matrix(true, scores.argmax(axis=1).astype(np.int64), len(labels))
     per_class = _per_class(matrix, true, scores, labels)
     return {
@@ -55,6 +52,18 @@ def classification_metrics(
         "per_class": per_class,
         "confusion_matrix": matrix.tolist(),
     }
+
+
+def require_finite(scores: NDArray[np.float32]) -> None:
+    """Check scores, (N, classes).
+
+    Raises:
+        ModelError: one is NaN or infinite.
+    """
+    if not np.isfinite(scores).all():
+        raise ModelError(
+            "The model answers NaN or infinity: its training diverged; train again with a lower learning rate."
+        )
 
 
 def accuracy_of(right: int, images: int) -> dict[str, Any]:

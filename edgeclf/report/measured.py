@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeclf.report.report import ArtifactRow, artifact_rows, conditions
+from edgeclf.report.artifacts import ArtifactRow, artifact_rows, conditions
 from edgeclf.training.run import Run
 from edgeclf_device.bench import Measurement, bench
 from edgeclf_device.bundle import Bundle

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from edgeclf.report.report import ArtifactRow
+    from edgeclf.report.artifacts import ArtifactRow
 
 BLUE, ORANGE, GREY = "#1f6feb", "#d9730d", "#8b949e"
 NAMED_CLASSES = 40
@@ -118,14 +118,14 @@ def _name_classes(set_ticks: Any, labels: Sequence[str], **text: Any) -> None:
     set_ticks(range(len(labels)) if named else [], [short(label) for label in labels] if named else [], **text)
 
 
-def new_figure(width: float, height: float) -> tuple[Figure, Any]:
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
     """A figure of ``width`` by ``height`` inches that no window system and no global state knows of, and its axes."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}):
         figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots()
+        return figure, figure.subplots(rows, columns)
 
 
 def to_svg(figure: Figure) -> str:

@@ -3,84 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeclf.report import plots, sections
+from edgeclf.report.artifacts import ArtifactRow, keep_artifacts, kept_artifacts
 from edgeclf.training.config import to_toml
 from edgeclf.training.run import Run
-from edgeclf_device.artifact import read_artifact
 from edgeclf_device.atomic import write_text
-from edgeclf_device.bench import Measurement
-from edgeclf_device.bundle import Bundle
-from edgeclf_device.certificate import Changes, Paired
 from edgeclf_device.errors import ModelError
 from edgeclf_device.text import drop_interval
 
 REPORT = "report.html"
 PARTS = {"test": "test", "val": "validation"}
-_CERTIFIED = ("accuracy", "drop_points", "agreement", "paired", "changes")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArtifactRow:
-    """One artifact in the report and in the quickstart's table: certificate and measured time.
-
-    Without labels ``accuracy``, ``drop_points`` and ``paired`` are None, without images ``agreement`` and ``changes``
-    too.
-    """
-
-    file: str
-    size_bytes: int
-    accuracy: float | None
-    drop_points: float | None
-    agreement: float | None
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    paired: Paired | None = None
-    changes: Changes | None = None
-
-
-def artifact_rows(bundle: Bundle, measurements: Sequence[Measurement]) -> list[ArtifactRow]:
-    """Join the certificates of a bundle's artifacts with their measurements, in the order of the bundle.
-
-    Raises:
-        ModelError: an artifact was not measured.
-    """
-    measured = {measurement.artifact: measurement.percentiles_ms("total") for measurement in measurements}
-    rows = []
-    for entry in bundle.artifacts:
-        certificate = read_artifact(bundle.path(entry)).manifest.certificate
-        if entry.file not in measured:
-            raise ModelError(f"{entry.file} was not measured; measure it first.")
-        certified: dict[str, Any] = {name: getattr(certificate, name, None) for name in _CERTIFIED}
-        times = measured[entry.file]
-        rows.append(
-            ArtifactRow(
-                file=entry.file,
-                size_bytes=entry.size_bytes,
-                p50_ms=times["p50"],
-                p90_ms=times["p90"],
-                p99_ms=times["p99"],
-                **certified,
-            )
-        )
-    return rows
-
-
-def conditions(measurements: Sequence[Measurement]) -> str:
-    """One sentence on how the times were taken."""
-    first = measurements[0]
-    return (
-        f"Milliseconds per frame (prepare + infer + decide) over {first.input}, {first.threads} thread(s), after "
-        f"{first.warmup} frames of warm-up, on {first.environment.cpu} with {first.environment.cores} cores."
-    )
 
 
 def write_report(run: Run, *, artifacts: Sequence[ArtifactRow] = (), latency_conditions: str = "") -> Path:
     """Write the report of ``run`` as one self-contained file, in the run; gives its path. Needs no Keras.
+
+    ``artifacts`` and how their times were taken are kept in the run; without any, the report shows those kept last.
 
     Raises:
         DataError: the run has no images: a stock classifier has nothing to report.
@@ -88,6 +29,10 @@ def write_report(run: Run, *, artifacts: Sequence[ArtifactRow] = (), latency_con
         SystemStateError: the system refused (disk full, permission).
     """
     found = sections.judged(run)
+    if artifacts:
+        keep_artifacts(run.folder, artifacts, latency_conditions)
+    else:
+        artifacts, latency_conditions = kept_artifacts(run.folder)
     text = _rendered(
         run,
         name=run.config.name,
@@ -103,6 +48,7 @@ def write_report(run: Run, *, artifacts: Sequence[ArtifactRow] = (), latency_con
         accuracy=sections.accuracy_section(run, found),
         confidence=sections.confidence_section(run, found),
         gallery=sections.gallery_section(run, found),
+        robustness=sections.robustness_section(run),
         artifacts=artifacts,
         changes=sections.changes_section(run, {row.file: row.changes for row in artifacts if row.changes}),
         artifacts_plot=plots.artifacts(artifacts) if artifacts else "",

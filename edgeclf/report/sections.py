@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from edgeclf.data.dataset import SPLIT_NAMES
 from edgeclf.evaluation.confidence import accepted, expected_calibration_error, uncalibrated
+from edgeclf.evaluation.robustness_result import conditions, read_robustness
 from edgeclf.report import curves, plots
 from edgeclf.report.pictures import read_pictures
+from edgeclf.report.robustness_plot import robustness_plot
 from edgeclf.training.run import Run, read_history, read_predictions
 from edgeclf_device.certificate import ChangedImage, Changes
 from edgeclf_device.errors import ModelError
@@ -184,6 +186,26 @@ def gallery_section(run: Run, found: Judged) -> dict[str, Any]:
         "method": pictures.method,
         "augmentation": _data_uri(pictures.augmentation),
         "cards": cards,
+    }
+
+
+def robustness_section(run: Run) -> dict[str, Any] | None:
+    """What corruptions and attacks left of the accuracy; None where the run keeps nothing of it.
+
+    Raises:
+        ModelError: what it keeps is damaged.
+    """
+    made = read_robustness(run)
+    if made is None:
+        return None
+    return {
+        "plot": robustness_plot(made),
+        "models": [one.model for one in made.models],
+        "rows": list(conditions(made)),
+        "images": made.images,
+        "split": made.split,
+        "data": made.data,
+        "attacked": any(one.attacks for one in made.models),
     }
 
 

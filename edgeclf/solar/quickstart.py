@@ -11,8 +11,9 @@ from pathlib import Path
 
 from edgeclf.exporting.export import export
 from edgeclf.exporting.request import FORMATS, require_packages
+from edgeclf.report.artifacts import ArtifactRow
 from edgeclf.report.measured import judged_frames, measured
-from edgeclf.report.report import ArtifactRow, write_report
+from edgeclf.report.report import write_report
 from edgeclf.solar.images import LICENCE, LISTING, cells, write_images
 from edgeclf.training.backend import require_keras
 from edgeclf.training.config import AugmentConfig, SplitConfig, TrainConfig

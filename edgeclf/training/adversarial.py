@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeclf.evaluation.attacks import Attack, attacked, input_gradient, pgd, rounded
+from edgeclf.evaluation.attacks import Attack, attacked, in_float, input_gradient, pgd, rounded
 from edgeclf.training.config import AdversarialConfig, TrainConfig
 from edgeclf.training.loop import Batch
 
@@ -32,7 +32,7 @@ def hardening(model: keras.Model, config: TrainConfig) -> Callable[[Batch], Batc
     and their random start, follow from the seed and the number of the step.
     """
     attack, share = _attack(config.adversarial), config.adversarial.share
-    gradient = input_gradient(model)
+    gradient = input_gradient(in_float(model))
 
     def harden(batch: Batch) -> Batch:
         images, targets, weights = batch

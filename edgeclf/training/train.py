@@ -289,13 +289,24 @@ def predict(
 
     float32 (len(rows), classes), or as wide as the layer.
     """
+    return predictor(model, layer=layer)(pixels, rows, progress)
+
+
+def predictor(
+    model: keras.Model, *, layer: str = ""
+) -> Callable[[NDArray[np.uint8], NDArray[np.int64], Progress], NDArray[np.float32]]:
+    """``predict`` of ``model`` for many calls: it is compiled once."""
     import keras
 
     same = keras.Model(model.input, model.get_layer(layer).output if layer else model.output)
     same.compile(**compile_options())
-    starts = range(0, len(rows), _PREDICT_BATCH)
-    batches = [
-        np.asarray(same.predict_on_batch(pixels[rows[start : start + _PREDICT_BATCH]]), np.float32)
-        for start in progress(starts, "predicting", len(starts))
-    ]
-    return np.concatenate(batches)
+
+    def run(pixels: NDArray[np.uint8], rows: NDArray[np.int64], progress: Progress) -> NDArray[np.float32]:
+        starts = range(0, len(rows), _PREDICT_BATCH)
+        batches = [
+            np.asarray(same.predict_on_batch(pixels[rows[start : start + _PREDICT_BATCH]]), np.float32)
+            for start in progress(starts, "predicting", len(starts))
+        ]
+        return np.concatenate(batches)
+
+    return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeclf.evaluation.attacks import attacked, fgsm, input_gradient, pgd, rounded
+from edgeclf.evaluation.attacks import attacked, fgsm, in_float, input_gradient, pgd, rounded
 from edgeclf_device.errors import ModelError
 
 pytestmark = pytest.mark.tensorflow
@@ -42,7 +42,7 @@ def test_a_linear_network_loses_epsilon_times_the_size_of_its_weights(keras, att
     model, dense = network(keras)
     plain, classes = images(20, 230), np.array([0, 1] * 3)
     moved = attacked(
-        input_gradient(model), plain, np.eye(2, dtype="float32")[classes], attack, np.random.default_rng(1)
+        input_gradient(in_float(model)), plain, np.eye(2, dtype="float32")[classes], attack, np.random.default_rng(1)
     )
     assert moved.dtype == np.float32
     kernel = np.float64(dense.get_weights()[0])
@@ -56,7 +56,7 @@ def test_no_value_leaves_its_ball_or_the_256_values_whole_or_not(keras, attack):
     plain = images()
     plain[0], plain[1] = 0, 255
     moved = attacked(
-        input_gradient(model), plain, np.eye(2, dtype="float32")[[0, 1] * 3], attack, np.random.default_rng(1)
+        input_gradient(in_float(model)), plain, np.eye(2, dtype="float32")[[0, 1] * 3], attack, np.random.default_rng(1)
     )
     assert (np.abs(moved - plain) <= 5).all()
     assert 0 <= moved.min() <= moved.max() <= 255
@@ -69,14 +69,14 @@ def test_no_value_leaves_its_ball_or_the_256_values_whole_or_not(keras, attack):
 def test_one_logit_is_led_to_the_other_side(keras):
     model, _ = network(keras, logits=1)
     plain, targets = images(20, 230), np.eye(2, dtype="float32")[[0, 1] * 3]
-    moved = attacked(input_gradient(model), plain, targets, fgsm(3), np.random.default_rng(0))
+    moved = attacked(input_gradient(in_float(model)), plain, targets, fgsm(3), np.random.default_rng(0))
     before, after = np.asarray(model(plain))[:, 0], np.asarray(model(rounded(moved)))[:, 0]
     assert np.all(np.sign(after - before) == [1, -1] * 3)
 
 
 def test_a_gradient_is_that_of_the_weights_of_the_moment(keras):
     model, dense = network(keras)
-    gradient, targets = input_gradient(model), np.eye(2, dtype="float32")[[0, 1] * 3]
+    gradient, targets = input_gradient(in_float(model)), np.eye(2, dtype="float32")[[0, 1] * 3]
     first = gradient(images().astype("float32"), targets)
     dense.set_weights([-value for value in dense.get_weights()])
     assert np.sign(gradient(images().astype("float32"), targets)) == pytest.approx(-np.sign(first))
@@ -85,7 +85,7 @@ def test_a_gradient_is_that_of_the_weights_of_the_moment(keras):
 def test_a_network_in_half_precision_has_a_gradient_where_it_is_sure(keras):
     model, dense = network(keras, dtype="mixed_float16")
     dense.set_weights([dense.get_weights()[0], np.array([12.0, 0.0], np.float32)])
-    gradient = input_gradient(model)(images().astype("float32"), np.eye(2, dtype="float32")[[0] * 6])
+    gradient = input_gradient(in_float(model))(images().astype("float32"), np.eye(2, dtype="float32")[[0] * 6])
     assert (gradient != 0).all()
 
 
@@ -94,4 +94,4 @@ def test_a_network_without_a_gradient_is_refused(keras):
     whole = keras.layers.Rescaling(1 / 128)(keras.ops.cast(keras.ops.cast(image, "int32"), "float32"))
     model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(whole)))
     with pytest.raises(ModelError, match="none reaches it"):
-        input_gradient(model)(images().astype("float32"), np.eye(2, dtype="float32")[[0, 1] * 3])
+        input_gradient(in_float(model))(images().astype("float32"), np.eye(2, dtype="float32")[[0, 1] * 3])

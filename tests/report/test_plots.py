@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeclf.report import curves, plots
-from edgeclf.report.report import ArtifactRow
+from edgeclf.report.artifacts import ArtifactRow
 
 LABELS = ["heil", "Riß <&> ☀ ひび割れ"]
 

@@ -11,8 +11,16 @@ from html.parser import HTMLParser
 import pytest
 
 from edgeclf.cli.tables import artifact_table
+from edgeclf.evaluation.robustness_result import (
+    ROBUSTNESS,
+    ModelRobustness,
+    Robustness,
+    read_robustness,
+    write_robustness,
+)
+from edgeclf.report.artifacts import ARTIFACTS, ArtifactRow
 from edgeclf.report.pictures import PICTURES, read_pictures
-from edgeclf.report.report import ArtifactRow, write_report
+from edgeclf.report.report import write_report
 from edgeclf.training.run import read_run
 from edgeclf_device import DataError, ModelError
 from edgeclf_device.certificate import ChangedImage, Changes, Paired
@@ -229,3 +237,68 @@ def test_a_report_is_written_without_keras_and_without_tensorflow(made_run, monk
     for framework in ("keras", "tensorflow"):
         monkeypatch.setitem(sys.modules, framework, None)
     assert write_report(made_run()).is_file()
+
+
+def test_what_an_export_measured_stays_in_the_report_that_is_renewed_without_it(made_run):
+    run = made_run()
+    changes = Changes(
+        max_error=0.2,
+        mean_error=0.01,
+        images=1,
+        per_class=((30, 1), (30, 0)),
+        listed=(ChangedImage(sha256="0" * 64, before=0, after=1, true=None),),
+    )
+    paired = Paired(lost=2, gained=1, drop_interval_95=(-0.5, 1.5), mcnemar_p=1.0)
+    rows = [ARTIFACT, dataclasses.replace(ARTIFACT, file="klein-fp32.onnx", paired=paired, changes=changes)]
+    first = write_report(run, artifacts=rows, latency_conditions="On a quiet machine.").read_bytes()
+    assert write_report(run).read_bytes() == first
+    (run.folder / ARTIFACTS).write_text('{"format": [1, 0]}')
+    with pytest.raises(ModelError, match=r"is damaged .*remove it, or export again"):
+        write_report(run)
+
+
+ROBUSTNESS_MADE = Robustness(
+    data="Prüfung <&>",
+    split="test",
+    images=60,
+    seed=0,
+    epsilons=(2, 8),
+    models=(
+        ModelRobustness(
+            model="model.keras",
+            engine="keras",
+            accuracy=0.925,
+            corruptions={"noise": (0.9, 0.7, 0.512)},
+            attacks={"fgsm": (0.6, 0.2), "pgd": (0.5, 0.1), "pgd_in_float": (0.5, 0.0625)},
+        ),
+        ModelRobustness(
+            model="klein-w8a8.onnx", engine="onnxruntime", accuracy=0.9, corruptions={"noise": (0.9, 0.7, 0.5)}
+        ),
+    ),
+)
+
+
+def test_what_corruptions_and_attacks_leave_is_told_where_it_is_kept(made_run):
+    run = made_run()
+    assert "Robustness" not in page_of(run).text
+    write_robustness(run, ROBUSTNESS_MADE)
+    assert read_robustness(run) == ROBUSTNESS_MADE
+    page = page_of(run)
+    assert "on 60 images of Prüfung <&> (test)" in page.text
+    for cell in ("noise, severity 3", "51.2 %", "pgd in float, epsilon 8", "6.2 %", "–"):
+        assert cell in page.text, cell
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "is damaged"),
+        ('{"format": [2, 0]}', "has format 2, but this edgeclf reads up to 1; update edgeclf"),
+        ("nothing", "is damaged"),
+    ],
+)
+def test_a_robustness_that_can_not_be_read_is_refused(made_run, content, message):
+    run = made_run()
+    (run.folder / ROBUSTNESS).write_text(content)
+    with pytest.raises(ModelError, match=message):
+        write_report(run)
