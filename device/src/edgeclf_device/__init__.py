@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 from edgeclf_device.artifact import Artifact, read_artifact, write_artifact
-from edgeclf_device.bundle import Bundle, read_bundle, write_bundle_index
 from edgeclf_device.certificate import Certificate
 from edgeclf_device.classifier import Classifier, Result
 from edgeclf_device.errors import (
@@ -32,12 +31,14 @@ from edgeclf_device.preprocess import PrepareSpec, prepare
 from edgeclf_device.quantization import Quantization
 
 if TYPE_CHECKING:
+    from edgeclf_device.bundle import Bundle, read_bundle, write_bundle_index
     from edgeclf_device.decisions import Decision, Hysteresis, MajorityVote, MovingAverage, Rule, parse_rule
     from edgeclf_device.images import load
     from edgeclf_device.sources import Frame, Note, Source, SourceStatus, open_source
     from edgeclf_device.streaming import Event, Follower, stream
 
 _LATER = {
+    "bundle": ("Bundle", "read_bundle", "write_bundle_index"),
     "decisions": ("Decision", "Hysteresis", "MajorityVote", "MovingAverage", "Rule", "parse_rule"),
     "images": ("load",),
     "sources": ("Frame", "Note", "Source", "SourceStatus", "open_source"),

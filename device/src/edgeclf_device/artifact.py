@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgeclf_device import _trailer_onnx, _trailer_tflite
-from edgeclf_device.atomic import write_bytes
 from edgeclf_device.errors import ModelError, UsageError
 from edgeclf_device.manifest import Container, Manifest, own_digest, parse, seal
 
@@ -60,6 +59,8 @@ def write_artifact(path: Path, model: bytes, manifest: Manifest) -> None:
     """
     if container_of(path) != manifest.container:
         raise UsageError(f"A {manifest.container} artifact must be named *.{manifest.container}, not {path.name}.")
+    from edgeclf_device.atomic import write_bytes  # which who only reads need not load
+
     write_bytes(path, artifact_bytes(model, manifest))
 
 
@@ -101,6 +102,18 @@ def container_of(path: Path) -> Container:
         if path.suffix == f".{container}":
             return container
     raise UsageError(f"An artifact must be a .tflite or .onnx file, but {path} was given.")
+
+
+def require_artifact(path: Path) -> Container:
+    """Check that there is something at ``path``, and that its name is an artifact's: which container it ends in.
+
+    Raises:
+        ModelError: nothing is there.
+        UsageError: the name ends neither in .tflite nor in .onnx.
+    """
+    if not path.exists():
+        raise ModelError(f"{path} does not exist; name an artifact (.tflite, .onnx) or a bundle folder.")
+    return container_of(path)
 
 
 def _file_bytes(path: Path) -> bytes:

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from edgeclf_device.artifact import TRAILERS, container_of, read_artifact
+from edgeclf_device.artifact import TRAILERS, container_of, read_artifact, require_artifact
 from edgeclf_device.atomic import write_text
 from edgeclf_device.errors import ModelError, UsageError
 from edgeclf_device.manifest import Container, Scheme
@@ -136,9 +136,7 @@ def resolve(path: Path) -> list[Path]:
         UsageError: a file whose name ends neither in .tflite nor in .onnx.
     """
     if not path.is_dir():
-        if not path.exists():
-            raise ModelError(f"{path} does not exist; name an artifact (.tflite, .onnx) or a bundle folder.")
-        container_of(path)
+        require_artifact(path)
         return [path]
     bundle = read_bundle(path)
     missing = [entry.file for entry in bundle.artifacts if not bundle.path(entry).is_file()]

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeclf_device.artifact import container_of
-from edgeclf_device.bundle import read_bundle, resolve
+from edgeclf_device.artifact import container_of, require_artifact
 from edgeclf_device.engines import ENGINES_OF, MODULES, install_command, installed, installed_engine
 from edgeclf_device.errors import DependencyError, UsageError
 from edgeclf_device.manifest import Container, Scheme
-from edgeclf_device.state import tuned
 
 SCHEMES: tuple[Scheme, ...] = ("w8a8", "w8a32", "fp16", "fp32", "w8a16")
 """The preferred scheme first: by the speed and size to expect on a device."""
@@ -44,10 +42,11 @@ def choose(path: Path, *, engine: str | None = None) -> Choice:
     """
     if engine is not None and engine not in MODULES:
         raise UsageError(f"The engines are {', '.join(MODULES)}, but {engine!r} was asked for.")
-    paths = resolve(path)
     if not path.is_dir():
-        return Choice(path=path, engine=engine or installed_engine(container_of(path)))
-    entries = read_bundle(path).artifacts
+        return Choice(path=path, engine=engine or installed_engine(require_artifact(path)))
+    from edgeclf_device.bundle import read_bundle, resolve  # what a single artifact need not wait for
+
+    paths, entries = resolve(path), read_bundle(path).artifacts
     if engine is not None:
         entries = tuple(entry for entry in entries if engine in ENGINES_OF[entry.container])
         if not entries:
@@ -74,6 +73,8 @@ def runnable(path: Path, *, engine: str | None = None) -> tuple[list[Path], list
     choose(path, engine=engine)
     if not path.is_dir():
         return [path], []
+    from edgeclf_device.bundle import resolve
+
     good: list[Path] = []
     bad: list[Path] = []
     for file in resolve(path):
@@ -106,7 +107,11 @@ def engine_and_threads(
     digest: str, *, engine: str | None, threads: int | None, preferred: str | None
 ) -> tuple[str | None, int]:
     """(engine, threads) for an artifact: what the caller names, else what ``tune`` kept for it, else the defaults."""
-    kept = tuned(digest) if engine is None or threads is None else None
+    if engine is not None and threads is not None:
+        return engine, threads
+    from edgeclf_device.state import tuned  # which is slow to load, and not asked here
+
+    kept = tuned(digest)
     if kept is None or engine not in (None, kept.engine):
         return engine or preferred, default_threads() if threads is None else threads
     return kept.engine, kept.threads if threads is None else threads

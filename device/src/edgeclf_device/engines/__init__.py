@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -166,8 +165,10 @@ def chosen_options(engine: str, options: Mapping[str, str]) -> dict[str, str]:
 
 def installed(engine: str) -> bool:
     """Whether the engine's package is there to import. It is not imported, so it may still fail to load."""
+    from importlib.util import find_spec
+
     try:
-        return importlib.util.find_spec(PACKAGES[engine]) is not None
+        return find_spec(PACKAGES[engine]) is not None
     except ImportError:
         return False
 
