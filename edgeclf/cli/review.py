@@ -39,8 +39,8 @@ def review(
         folder, out=out, labels=labels, model=model, address=serve, allow_remote=allow_remote, token=token
     ) as page:
         shown = page.link if token == "auto" else page.url  # noqa: S105 - the word, not a secret
-        typer.echo(f"review page: {shown} (Ctrl-C ends it; what is decided is kept)", err=True)
         try:
+            typer.echo(f"review page: {shown} (Ctrl-C ends it; what is decided is kept)", err=True)
             threading.Event().wait()
         except KeyboardInterrupt:
             typer.echo(_summary(page.review, out))

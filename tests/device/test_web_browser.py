@@ -60,7 +60,7 @@ class Camera:
     def __init__(self, page, classify, color):
         self.page, self.classify, self.color = page, classify, color
         self.published = 0
-        self.paused = threading.Event()
+        self._paused, self._resting = threading.Event(), threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -72,11 +72,21 @@ class Camera:
         self._stop.set()
         self._thread.join()
 
+    def pause(self):
+        """Give no more frames, also not the one that is in work."""
+        self._paused.set()
+        assert self._resting.wait(60)
+
+    def resume(self):
+        self._resting.clear()
+        self._paused.clear()
+
     def _run(self):
         label, since_ns, index = None, 0, 0
         while not self._stop.is_set():
             time.sleep(0.02)
-            if self.paused.is_set():
+            if self._paused.is_set():
+                self._resting.set()
                 continue
             now_ns = monotonic_ns()
             frame = Frame(
@@ -158,7 +168,7 @@ def test_the_picture_moves_and_the_label_follows_for_three_viewers_beside_a_stal
         tabs = [opened(page.url) for _ in range(3)]
         for tab in tabs:
             shows_label(tab, one)
-            tab.wait_for_function("document.getElementById('picture').naturalWidth === 640")
+            tab.wait_for_function("() => document.getElementById('picture').naturalWidth === 640")
             before = picture(tab)
             source = tab.locator("#picture").get_attribute("src")
             tab.wait_for_function("old => document.getElementById('picture').src !== old", arg=source)
@@ -189,7 +199,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(opened, facts, classify, tm
             camera.color = color
             shows_label(tab, label)
             assert overflow(tab) == 0
-        tab.wait_for_function("document.getElementById('picture').naturalWidth > 0")
+        tab.wait_for_function("() => document.getElementById('picture').naturalWidth > 0")
         tab.screenshot(path=tmp_path / f"phone-{scheme}.png", full_page=True)
         red, green, blue = map(
             int, tab.evaluate("getComputedStyle(document.body).backgroundColor").strip("rgb()").split(",")
@@ -207,18 +217,18 @@ def test_a_stale_frame_is_greyed_with_the_time_until_frames_come_again(opened, f
         tab = opened(page.url)
         tab.wait_for_selector("body[data-state=live]")
         assert tab.locator("#stalled").is_hidden()
-        camera.paused.set()
+        camera.pause()
         text = "camera 0 gives no new frame: it was unplugged; it is being opened again."
         note = Note(at_ns=monotonic_ns(), level="error", text=text)
         page.report(SourceStatus(state="stalled", detail=text, captured=90, faults=1, size=(640, 360)), [note])
         tab.wait_for_selector("body[data-state=stalled]")
         assert tab.locator("#stalled").inner_text().startswith("Stalled since ")
-        filtered = "getComputedStyle(document.getElementById('picture')).filter.includes('grayscale(1)')"
+        filtered = "() => getComputedStyle(document.getElementById('picture')).filter.includes('grayscale(1)')"
         tab.wait_for_function(filtered)
         tab.wait_for_function("text => document.getElementById('banner').innerText === text", arg=text)
         tab.wait_for_function("text => document.getElementById('log').innerText.includes(text)", arg=text)
         tab.screenshot(path=tmp_path / "stalled.png", full_page=True)
-        camera.paused.clear()
+        camera.resume()
         tab.wait_for_selector("body[data-state=live]")
         assert tab.locator("#stalled").is_hidden()
         assert tab.locator("#banner").is_hidden()
@@ -231,7 +241,7 @@ def test_an_inference_that_stops_is_shown_as_stalled_without_anyone_saying_so(op
     ):
         tab = opened(page.url)
         tab.wait_for_selector("body[data-state=live]")
-        camera.paused.set()
+        camera.pause()
         tab.wait_for_selector("body[data-state=stalled]")
 
 
