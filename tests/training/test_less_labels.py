@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeclf.exporting.run_subject import _provenance
 from edgeclf.training.config import DistillConfig, SemiConfig, load_config
 from edgeclf.training.journal import CHECKPOINT, folder_of
 from edgeclf.training.run import Run, read_history
@@ -38,7 +39,7 @@ def unlabelled(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def teacher(image_folder, tmp_path_factory) -> Run:
     pytest.importorskip("tensorflow")
-    chosen = config(image_folder, "train.epochs=12", "train.learning_rate=0.003", "image_size=20", "channels=grey")
+    chosen = config(image_folder, "train.epochs=6", "train.learning_rate=0.01", "image_size=20", "channels=grey")
     return train(chosen, out=tmp_path_factory.mktemp("runs") / "teacher")
 
 
@@ -133,25 +134,29 @@ def test_a_run_whose_model_was_replaced_does_not_teach(teacher, tmp_path):
         open_teacher(copy)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
-    "more", [(), ("model.head=sigmoid", "train.label_smoothing=0"), ("augment.mixup=0.2",)], ids=str
+    "more",
+    [
+        (),
+        ("model.head=sigmoid", "train.label_smoothing=0"),
+        ("augment.mixup=0.2",),
+        ("adversarial.method=fgsm",),
+    ],
+    ids=str,
 )
 def test_unlabelled_images_and_a_teacher_of_another_size_are_learnt_from(
     image_folder, unlabelled, teacher, tmp_path, more
 ):
-    told: list[str] = []
     chosen = config(
         image_folder, semi(unlabelled), taught_by(teacher.folder), "train.epochs=12", "train.learning_rate=3e-3", *more
     )
-    run = train(chosen, out=tmp_path / "run", tell=told.append)
+    run = train(chosen, out=tmp_path / "run")
     assert run.metrics["splits"]["val"]["accuracy"] >= 0.75
-    assert run.metrics["unlabelled"]["images"] == 20
-    assert run.metrics["teacher"] == {"kind": "keras", "sha256": teacher.metrics["model_sha256"]}
-    assert "20 unlabelled images" in told
-    assert all(row["accepted"] == 1 for row in read_history(run))
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_pseudo_labels_are_accepted_where_the_network_is_sure_and_the_report_says_so(
     image_folder, unlabelled, tmp_path
@@ -174,7 +179,12 @@ def test_a_training_with_both_resumes_to_the_same_weights_and_not_with_other_ima
     image_folder, unlabelled, teacher, tmp_path
 ):
     chosen = config(image_folder, semi(unlabelled), taught_by(teacher.folder), "train.ema=0.9")
-    unbroken = train(chosen, out=tmp_path / "unbroken")
+    told: list[str] = []
+    unbroken = train(chosen, out=tmp_path / "unbroken", tell=told.append)
+    assert "20 unlabelled images" in told
+    assert unbroken.metrics["unlabelled"]["images"] == 20
+    assert unbroken.metrics["teacher"] == {"kind": "keras", "sha256": teacher.metrics["model_sha256"]}
+    assert all(row["accepted"] == 1 for row in read_history(unbroken))
 
     def stop(items, description, total=None):
         for number, item in enumerate(items):
@@ -196,6 +206,11 @@ def test_a_training_with_both_resumes_to_the_same_weights_and_not_with_other_ima
     elsewhere = dataclasses.replace(chosen, semi=dataclasses.replace(chosen.semi, unlabeled=str(moved)))
     resumed = train(elsewhere, out=tmp_path / "broken", resume=True)
     assert resumed.metrics["weights_sha256"] == unbroken.metrics["weights_sha256"]
+    stated = _provenance(unbroken)
+    assert stated == _provenance(resumed)  # wherever the images and the teacher lie
+    assert stated["unlabelled_images"] == 20
+    assert stated["teacher_sha256"] == teacher.metrics["model_sha256"]
+    assert stated["licences"] == {"unlabelled": "unknown", "teacher": "unknown"}
 
 
 @pytest.mark.tensorflow
