@@ -94,6 +94,7 @@ bench: install ## the benchmarks behind the figures in the docs
 	$(RUN)/python -m benchmarks.runtime.frames_per_second
 	$(RUN)/python -m benchmarks.runtime.startup
 	$(RUN)/python -m benchmarks.runtime.mediapipe
+	$(RUN)/python -m benchmarks.runtime.ultralytics
 	$(RUN)/python -m benchmarks.runtime.freshness
 
 clean: ## remove what the targets above made, but not quickstart/

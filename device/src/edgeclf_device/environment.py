@@ -11,6 +11,11 @@ from typing import Any
 import numpy as np
 
 from edgeclf_device.choice import usable_cores
+from edgeclf_device.health import read_line
+
+CPU_INFO = Path("/proc/cpuinfo")
+MODEL = Path("/proc/device-tree/model")
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,31 +49,24 @@ class Environment:
 def record_environment() -> Environment:
     """Look at this machine, now."""
     return Environment(
-        board=_text("/proc/device-tree/model") or None,
+        board=read_line(MODEL) or None,
         cpu=_cpu_model(),
         cores=usable_cores(),
         architecture=platform.machine(),
         system=platform.platform(),
         python=platform.python_version(),
         numpy=np.__version__,
-        governor=_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
+        governor=read_line(GOVERNOR) or None,
         load_1_min=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     )
 
 
 def _cpu_model() -> str:
     fields: dict[str, str] = {}
-    for line in _text("/proc/cpuinfo").splitlines():
+    for line in read_line(CPU_INFO).splitlines():
         key, separator, value = line.partition(":")
         if separator:
             fields.setdefault(key.strip(), value.strip())
     # Arm kernels give no model name, but the numbers by which the core can be looked up.
     part = f"implementer {fields.get('CPU implementer')} part {fields.get('CPU part')}" if "CPU part" in fields else ""
     return fields.get("model name") or part or platform.processor() or "unknown"
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip("\0\n ")
-    except OSError:
-        return ""

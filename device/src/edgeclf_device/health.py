@@ -94,7 +94,7 @@ def memory_mib(root: Path = Path("/")) -> dict[str, int]:
 
 
 def read_line(path: Path) -> str:
-    """A small file of the kernel's without its ending; nothing where it can't be read."""
+    """A small file of the kernel's as text, without its ending; nothing where it can't be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
     except OSError:  # also of a sensor whose part of the chip sleeps
