@@ -10,7 +10,7 @@ PYTEST := $(RUN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-lean test-tflite-runtime arm64 soak full lint format contracts wheels wheelhouse \
-	example-c resolve bench clean
+	example-c resolve bench zoo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -96,6 +96,10 @@ bench: install ## the benchmarks behind the figures in the docs
 	$(RUN)/python -m benchmarks.runtime.mediapipe
 	$(RUN)/python -m benchmarks.runtime.ultralytics
 	$(RUN)/python -m benchmarks.runtime.freshness
+	$(RUN)/python benchmarks/zoo.py
+
+zoo: install ## known networks in every scheme: table and picture of docs/reference/zoo.md; an hour, quiet
+	$(RUN)/python benchmarks/zoo.py
 
 clean: ## remove what the targets above made, but not quickstart/
 	rm -rf .uv .venv .venv-lean .venv-tflite-runtime build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,297 @@
+"""Known networks in every scheme and format: how fast each runs here, and what int8 gains over fp32.
+
+MobileNetV2, MobileNetV3, EfficientNet-Lite0, ResNet-50 and ViT-tiny for 224 × 224 pixels and 1000 classes.
+EfficientNet-Lite0 has its published weights. The others' do not come in a package: theirs are random, with
+normalization that has seen photographs, so that numbers in the network have the size that they have in a trained one.
+Times do not depend on weights. The axis of accuracy is the share of photographs with the same top label as the Keras
+model gives, which of random weights says nothing of what a trained network would lose.
+
+``make`` converts, which takes an hour of one core, once, into build/zoo; ``measure`` times what is there, one thread,
+int8 and fp32 of a network in turn with others, and wants a quiet machine; ``page`` writes docs/reference/zoo.md.
+Run: ``.venv/bin/python benchmarks/zoo.py [make|measure|page] [NAME…]``, all of it: ``make zoo``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from photos import calibration_photos
+from record import RESULTS, write_record
+from scipy.stats import binomtest
+
+from edgeclf.benchmarking.plot import logarithmic
+from edgeclf.cli.progress import Bars
+from edgeclf.exporting.export import export
+from edgeclf.exporting.file_subject import export_file
+from edgeclf.models import registry
+from edgeclf.models.architecture import Architecture, ModelConfig
+from edgeclf.report.plots import new_figure, to_svg
+from edgeclf.stock import STOCK, fetch, imagenet_labels
+from edgeclf_device import PrepareSpec, load, prepare
+from edgeclf_device.artifact import read_artifact
+from edgeclf_device.atomic import atomic_folder
+from edgeclf_device.bench import Comparison, Measurement, Plan, bench, compare
+from edgeclf_device.errors import EdgeclfError
+from edgeclf_device.explain.processor import family_of, instruction_sets
+
+NETWORKS = ("mobilenet_v2", "mobilenet_v3_large", "efficientnet_lite0", "resnet50", "vit_tiny")
+SIZE = 224
+ZOO = Path(__file__).parents[1] / "build" / "zoo"
+BATCH = 8
+PARTS: dict[str, dict[str, Any]] = {
+    "most": {"formats": ("tflite", "onnx"), "schemes": ("fp32", "fp16", "w8a32", "w8a8")},
+    "w8a16": {"formats": ("tflite",), "schemes": ("w8a16",)},
+}
+"""Bundles of each network: w8a16 is one of its own, since not every network can be exported to it."""
+PHOTOS = {"most": 100, "w8a16": 40}
+"""Half of them judge; the kernels of w8a16 are slow."""
+ENGINES = {"tflite": "litert", "onnx": "onnxruntime"}
+SECONDS, SLOW_RUNS = 6.0, 7
+BOUND = ("mobilenet_v2", "efficientnet_lite0")
+MIN_SPEED_UP = {"tflite": 2.2, "onnx": 2.0}
+"""Of w8a8 over fp32, one thread, by the medians of ``infer``, for the networks of ``BOUND``."""
+
+DOCS = Path(__file__).parents[1] / "docs" / "reference" / "zoo.md"
+COLOURS = ("#1f6feb", "#d9730d", "#1a7f37", "#8250df", "#cf222e")
+PAGE = """# Known networks in every scheme
+
+Written by `benchmarks/zoo.py` (`make zoo`) from [its record](../../benchmarks/results/zoo.json); do not edit. 224 × 224
+pixels, 1000 classes, one thread; {machine}; {versions}.
+
+`infer ms` is the median of the engine alone, `frame ms` that of prepare, infer and decide of one synthetic frame of
+1280×720 with its 95 % interval. Each scheme was measured in turn with fp32 of its format (blocks A B B A B A A B); how
+many times as fast it is goes by the medians of `infer`. w8a16 was measured alone, seven runs: its kernels are not made
+for x86.
+
+*Same label* is the share of photographs (50; 20 for w8a16) to which the artifact gives the label of its Keras model.
+Only EfficientNet-Lite0 has trained weights here. The other networks' weights are random, such a network is unsure of
+every image, and int8 changes its label easily: read their times, not their labels.
+[What quantization costs trained networks](schemes.md) stands elsewhere.
+
+![Agreement against time of a frame, a colour for each network](zoo.svg)
+
+"""
+PREPROCESS = f"height = {SIZE}\nwidth = {SIZE}\nchannels = 'rgb'\nscale = 1.0\noffset = 0.0\n"
+
+
+def make(name: str) -> None:
+    """Export every scheme of a network, as far as that is not done yet; a refusal is kept as its sentence."""
+    with Bars() as progress:
+        for part, asked in PARTS.items():
+            out = ZOO / f"{name}-{part}"
+            if out.exists() or out.with_suffix(".refused").exists():
+                continue
+            begin = time.perf_counter()
+            source, options = _source(name), {"calibration": _photos(PHOTOS[part]), "max_drop": 100.0, **asked}
+            options |= {"target": target()} if "onnx" in asked["formats"] else {}
+            try:
+                if name in STOCK:
+                    export(source, out, progress=progress, **options)
+                else:
+                    files = {"labels": ZOO / "labels.txt", "preprocess": ZOO / "preprocess.toml"}
+                    export_file(source, out, progress=progress, **files, **options)
+            except EdgeclfError as error:
+                out.with_suffix(".refused").write_text(f"{error}\n", encoding="utf-8")
+            print(f"{out.name}: {time.perf_counter() - begin:.0f} s", flush=True)
+
+
+def target() -> str:
+    """The form of w8a8 .onnx for this processor."""
+    family = family_of(platform.machine())
+    if family != "x86":
+        return "pi5"
+    sets = instruction_sets(Path("/proc/cpuinfo").read_text(encoding="utf-8"), family) or ()
+    return "x86-vnni" if any(one.present and one.name.endswith("_vnni") for one in sets) else "x86"
+
+
+def _source(name: str) -> Path:
+    """The stock run, or the .keras file of a network with random weights, made once."""
+    ZOO.mkdir(parents=True, exist_ok=True)
+    path = ZOO / (name if name in STOCK else f"{name}.keras")
+    if path.exists():
+        return path
+    if name in STOCK:
+        fetch(name, out=path)
+        return path
+    import keras
+
+    (ZOO / "labels.txt").write_text("\n".join(imagenet_labels()) + "\n", encoding="utf-8")
+    (ZOO / "preprocess.toml").write_text(PREPROCESS, encoding="utf-8")
+    keras.utils.set_random_seed(0)
+    architecture = Architecture(image_size=SIZE, channels=3, classes=1000, options=ModelConfig())
+    model = registry.build(name, architecture, weights="none")
+    spec = PrepareSpec(height=SIZE, width=SIZE)
+    files = sorted(calibration_photos().glob("*.png"))
+    for first in range(0, len(files), BATCH):
+        model(np.stack([prepare(load(file), spec) for file in files[first : first + BATCH]]), training=True)
+    model.save(path)
+    return path
+
+
+def _photos(count: int) -> Path:
+    """A folder with so many of the photographs."""
+    folder = ZOO / f"photos-{count}"
+    if not folder.exists():
+        files = sorted(calibration_photos().glob("*.png"))
+        with atomic_folder(folder) as made:
+            for file in files[:: len(files) // count][:count]:
+                (made / file.name).symlink_to(file)
+    return folder
+
+
+def measure(name: str) -> list[dict[str, Any]]:
+    """Every artifact of a network: in turn with fp32 of its format, w8a16 alone."""
+    rows = []
+    with Bars() as progress:
+        for container, engine in ENGINES.items():
+            base = artifact(name, "fp32", container)
+            for scheme in ("w8a8", "fp16", "w8a32"):
+                made = compare(
+                    base,
+                    artifact(name, scheme, container),
+                    engine=engine,
+                    threads=1,
+                    seconds=SECONDS,
+                    progress=progress,
+                )
+                if scheme == "w8a8":
+                    rows.append(_row(name, made.base, None))
+                rows.append(_row(name, made.other, made))
+        slow = artifact(name, "w8a16", "tflite")
+        if slow.exists():
+            plan = Plan(iterations=SLOW_RUNS, warmup=1)
+            rows.append(_row(name, bench(slow, engine="litert", threads=1, plan=plan, progress=progress), None))
+        else:
+            refused = (ZOO / f"{name}-w8a16.refused").read_text(encoding="utf-8").strip()
+            rows.append({"network": name, "container": "tflite", "scheme": "w8a16", "refused": refused})
+    return rows
+
+
+def artifact(name: str, scheme: str, container: str) -> Path:
+    """Where ``make`` puts it."""
+    part = "w8a16" if scheme == "w8a16" else "most"
+    return ZOO / f"{name}-{part}" / f"{name}-{scheme}.{container}"
+
+
+def _row(name: str, taken: Measurement, made: Comparison | None) -> dict[str, Any]:
+    certificate = read_artifact(artifact(name, taken.scheme, taken.container)).manifest.certificate
+    assert certificate is not None
+    row = {
+        "network": name,
+        "container": taken.container,
+        "scheme": taken.scheme,
+        "engine": f"{taken.engine} {taken.engine_version}",
+        "bytes": taken.artifact_bytes,
+        "agreement": certificate.agreement,
+        "images": certificate.images,
+        "infer_ms": taken.percentiles_ms("infer")["p50"],
+        "total_ms": taken.percentiles_ms("total")["p50"],
+        "total_interval_95": taken.interval_ms("total", 50),
+        "doubts": [f"{doubt.level} {doubt.kind}: {doubt.detail}" for doubt in taken.doubts],
+    }
+    if made is not None:
+        ratio = made.base.percentiles_ms("infer")["p50"] / row["infer_ms"]
+        row |= {"times_as_fast": ratio, "verdict": made.verdict, "total_ratio_interval_99": made.interval_99}
+    if taken.scheme == "w8a8" and name in BOUND:
+        row["kept"] = row["times_as_fast"] >= MIN_SPEED_UP[taken.container]
+    return row
+
+
+def page(record: dict[str, Any]) -> str:
+    """The reference's page, in Markdown."""
+    environment = record["environment"]
+    machine = f"{environment['cpu']}, {environment['cores']} cores; {record['date']}, commit {record['commit'][:12]}"
+    head = [
+        "network",
+        "artifact",
+        "MB",
+        "infer ms",
+        "frame ms",
+        "95 % interval",
+        "times as fast as fp32",
+        "same label %",
+    ]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    notes: list[str] = []
+    for row in record["rows"]:
+        file = f"{row['scheme']}.{row['container']}"
+        if "refused" in row:
+            notes.append(f"- {row['network']} {file} is refused: {row['refused']}")
+            continue
+        low, high = row["total_interval_95"] or (float("nan"), float("nan"))
+        speed = f"{row['times_as_fast']:.2f}" if "times_as_fast" in row else "–"
+        cells = [row["network"], file, f"{row['bytes'] / 1e6:.1f}", f"{row['infer_ms']:.2f}", f"{row['total_ms']:.2f}"]
+        cells.append("–" if row["total_interval_95"] is None else f"{low:.2f} to {high:.2f}")
+        lines.append(f"| {' | '.join([*cells, speed, format(100 * row['agreement'], '.0f')])} |")
+        notes += [f"- {row['network']} {file}: {doubt}" for doubt in row["doubts"]]
+    versions = ", ".join(dict.fromkeys(row["engine"] for row in record["rows"] if "engine" in row))
+    return "\n".join([PAGE.format(machine=machine, versions=versions), *lines, "", *notes, ""])
+
+
+def picture(rows: list[dict[str, Any]]) -> str:
+    """Agreement against the time of a frame, SVG: a colour a network, a shape a format, lines join what none beats."""
+    figure, axes = new_figure(9, 5.5)
+    for name, colour in zip(NETWORKS, COLOURS, strict=True):
+        mine = [row for row in rows if row["network"] == name and "refused" not in row]
+        for row in mine:
+            percent, share = 100 * row["agreement"], binomtest(round(row["agreement"] * row["images"]), row["images"])
+            ends = share.proportion_ci(0.95, method="wilson")
+            error = [[max(0.0, percent - 100 * ends.low)], [max(0.0, 100 * ends.high - percent)]]
+            marker = {"tflite": "o", "onnx": "^"}[row["container"]]
+            axes.errorbar(row["total_ms"], percent, yerr=error, marker=marker, color=colour, linewidth=0.6, alpha=0.85)
+            axes.annotate(row["scheme"], (row["total_ms"], percent), (4, 4), textcoords="offset points", fontsize=7)
+        front = [row for row in mine if not any(_beats(other, row) for other in mine)]
+        front.sort(key=lambda row: row["total_ms"])
+        axes.plot(
+            *zip(*((row["total_ms"], 100 * row["agreement"]) for row in front), strict=True), color=colour, label=name
+        )
+    logarithmic(axes)
+    axes.set_xlabel(
+        "median time of a frame, one thread, ms (circles: .tflite on LiteRT, triangles: .onnx on ONNX Runtime)"
+    )
+    axes.set_ylabel("photographs with the Keras model's label, %")
+    axes.legend(frameon=False)
+    return to_svg(figure)
+
+
+def _beats(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    faster, truer = one["total_ms"] <= other["total_ms"], one["agreement"] >= other["agreement"]
+    return faster and truer and (one["total_ms"] < other["total_ms"] or one["agreement"] > other["agreement"])
+
+
+def main() -> None:
+    """Do the step that is named, or all; fail where a bound is not kept."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("step", nargs="?", default="all", choices=("all", "make", "measure", "page"))
+    parser.add_argument("names", nargs="*", help="networks; default: all")
+    parser.add_argument("--json", type=Path, default=RESULTS / "zoo.json")
+    asked = parser.parse_args()
+    names = asked.names or list(NETWORKS)
+    known = json.loads(asked.json.read_text(encoding="utf-8"))["rows"] if asked.json.exists() else []
+    for name in names:
+        if asked.step in {"all", "make"}:
+            make(name)
+        if asked.step in {"all", "measure"}:
+            others = [row for row in known if row["network"] != name]
+            known = sorted([*others, *measure(name)], key=lambda row: NETWORKS.index(row["network"]))
+            # After each: one network can be renewed alone, when the machine is quiet.
+            write_record(asked.json, rows=known, bounds=MIN_SPEED_UP)
+    if asked.step in {"all", "page"}:
+        record = json.loads(asked.json.read_text(encoding="utf-8"))
+        DOCS.write_text(page(record), encoding="utf-8")
+        DOCS.with_suffix(".svg").write_text(picture(record["rows"]) + "\n", encoding="utf-8")
+    broken = [row for row in known if not row.get("kept", True)]
+    if broken:
+        told = (f"{row['network']} .{row['container']} {row['times_as_fast']:.2f}" for row in broken)
+        sys.exit(f"int8 must be {MIN_SPEED_UP} times as fast as fp32, but: {', '.join(told)}")
+
+
+if __name__ == "__main__":
+    main()
