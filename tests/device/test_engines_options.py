@@ -337,6 +337,26 @@ def test_a_provider_that_fails_or_is_dropped_is_never_exchanged_for_the_cpu(tiny
         with_provider(tiny, "cuda")
 
 
+def test_where_no_graph_can_be_recorded_the_network_runs_without(tiny, monkeypatch):
+    """As with TensorRT where CUDA takes a part: a session that is to record one is refused, any other is not."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session, asked_for = onnxruntime.InferenceSession, []
+
+    def create(model, settings, *, providers, enable_fallback):
+        asked_for.append(providers[0][1])
+        if "enable_cuda_graph" in providers[0][1]:
+            raise RuntimeError("This session cannot use the graph capture feature")
+        settings.add_session_config_entry(onnx_providers.NO_CPU, "0")
+        return session(model, settings, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", create)
+    monkeypatch.setattr("edgeclf_device.engines.onnxruntime.require_used", lambda *_: None)
+    opened = open_session(tiny.model("fp32.onnx"), 1, chosen_options("onnxruntime", {"provider": "cuda"}), capture=True)
+    assert opened.get_inputs()
+    assert asked_for == [{"enable_cuda_graph": "1"}, {}]
+
+
 def told(text, model, *, capture=True):
     return dict(onnx_providers.providers_of(onnx_providers.asked(text), model, capture=capture))
 

@@ -140,8 +140,11 @@ def open_session(
         return onnxruntime.InferenceSession(model, settings, providers=providers, enable_fallback=0)
 
     opened = None
+    if capture and wanted.whole:  # where TensorRT shares the network with CUDA, there is nothing to be recorded
+        with contextlib.suppress(Exception):
+            opened = session(wanted, capture=True)
     try:
-        opened = session(wanted, capture=capture and wanted.whole)
+        opened = opened or session(wanted, capture=False)
     except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
         if wanted.provider == CPU:
             raise ModelError(f"ONNX Runtime refuses the model: {first_line(error)}; export it again.") from error
