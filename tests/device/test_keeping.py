@@ -183,13 +183,16 @@ def test_what_a_power_cut_left_half_written_is_removed_at_the_next_start(tmp_pat
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format": [2, 0]}', b"x" * 70_000, b'{"format": [1, 0]}'])
-def test_a_damaged_record_is_none(tmp_path, damage):
+def test_a_frame_with_a_damaged_record_counts_and_goes_first(tmp_path, damage):
     with KeepHard(tmp_path, artifact="") as keep:
-        keep(event(0.6))
+        keep(event(0.51))
     (path,) = kept_in(tmp_path)
     record_of(path).write_bytes(damage)
     assert read_record(path) is None
-    assert kept_frame(path) is None
+    assert kept_frame(path).unsure == 0
+    with KeepHard(tmp_path, artifact="", limits=Limits(frames=1)) as keep:
+        keep(event(0.9, 1))
+    assert scores_in(tmp_path) == [0.9]
 
 
 def test_a_full_disk_costs_kept_frames_and_never_the_inference(small_disk):

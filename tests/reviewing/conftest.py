@@ -40,7 +40,7 @@ def write(path: Path, seed: int, *, unsure: float | None = None, label: str = "h
             "measure": "margin",
             "unsure": unsure,
             "artifact": "0" * 64,
-            "look": "",
+            "look": "00" * 256,
         }
         path.with_suffix(".json").write_text(json.dumps(record))
     return path

@@ -14,7 +14,8 @@ from edgeclf_device.hard_frames import CELLS, Hard
 
 FORMAT = (1, 0)
 MAX_BYTES = 1 << 16
-_TEXTS = ("time", "source", "name", "label", "measure", "artifact", "look")
+_TEXTS = ("time", "source", "name", "label", "measure", "artifact")
+_NO_LOOK = np.zeros(CELLS * CELLS, np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +64,17 @@ def read_record(image: Path) -> Record | None:
         return None
 
 
-def kept_frame(image: Path) -> Hard | None:
-    """An image file with its record as a kept frame; None where either is missing or the record is of another form."""
-    record = read_record(image)
-    try:
-        look = np.frombuffer(bytes.fromhex(record.look if record else ""), np.uint8)
-        size_bytes = image.stat().st_size + record_of(image).stat().st_size
-    except (OSError, ValueError):
-        return None
-    if record is None or look.size != CELLS * CELLS:
-        return None
+def kept_frame(image: Path) -> Hard:
+    """A file that was kept. One whose record is missing or damaged counts too, as the surest of all.
+
+    Raises:
+        OSError: it can't be looked at.
+    """
+    record, size_bytes = read_record(image), image.stat().st_size
+    if record is None:
+        return Hard(name=image.name, unsure=0.0, size_bytes=size_bytes, look=_NO_LOOK)
+    size_bytes += record_of(image).stat().st_size
+    look = np.frombuffer(bytes.fromhex(record.look), np.uint8)
     return Hard(name=image.name, unsure=record.unsure, size_bytes=size_bytes, look=look)
 
 
@@ -82,7 +84,13 @@ def _parsed(value: Any) -> Record:
     fields: dict[str, Any] = {key: _text(value[key]) for key in _TEXTS}
     fields |= {key: _number(value[key]) for key in ("score", "unsure")}
     top = tuple((_text(one["label"]), _number(one["score"])) for one in value["top"])
-    return Record(**fields, index=int(value["index"]), top=top)
+    return Record(**fields, index=int(value["index"]), top=top, look=_look(value["look"]))
+
+
+def _look(value: Any) -> str:
+    if len(bytes.fromhex(_text(value))) != CELLS * CELLS:
+        raise ValueError("no look")
+    return str(value)
 
 
 def _text(value: Any) -> str:

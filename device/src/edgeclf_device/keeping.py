@@ -205,7 +205,7 @@ class KeepHard:
 
     def _write(self, name: str, data: bytes, record: bytes) -> None:
         path = self.folder / name
-        write_bytes(record_of(path), record)  # first: an image without one would be counted nowhere
+        write_bytes(record_of(path), record)  # first: an image without one counts as the surest
         try:
             write_bytes(path, data)
         except BaseException:
@@ -242,8 +242,8 @@ def _found(folder: Path) -> list[Hard]:
                 continue
             if path.name.startswith(".") or (path.suffix == ".json" and not _has_image(path)):
                 path.unlink(missing_ok=True)
-            elif path.suffix in SUFFIXES and (one := kept_frame(path)) is not None:
-                kept.append(one)
+            elif path.suffix in SUFFIXES:
+                kept.append(kept_frame(path))
     except OSError as error:
         raise SystemStateError(
             f"Hard frames can't be kept in {folder}: {error.strerror or error}; choose another place."
