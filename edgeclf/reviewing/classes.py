@@ -40,7 +40,9 @@ def find_classes(out: Path, labels: Iterable[str]) -> Classes:
         name = unicodedata.normalize("NFC", label)
         problem = "" if name in there else name_problem(name, folders)
         if problem:
-            raise DataError(f"Each class becomes a folder, but {label!r} {problem}; name the labels with --labels.")
+            raise DataError(
+                f"Each class becomes a folder, but {label!r} {problem}; rename it, or name others with --labels."
+            )
         folders[name] = there.get(name, home / name)
     return Classes(home=home, folders=folders)
 

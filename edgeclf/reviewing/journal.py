@@ -85,8 +85,10 @@ class Journal:
         del self.decisions[image]
 
     def close(self) -> None:
-        """Let go of it."""
-        os.close(self._file)
+        """Let go of it. Closing twice does no harm."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     def __enter__(self) -> Journal:
         return self
@@ -96,13 +98,15 @@ class Journal:
 
     def _append(self, value: dict[str, Any]) -> None:
         line = (b"\n" if self._torn else b"") + json.dumps(value).encode() + b"\n"
-        size = os.fstat(self._file).st_size
+        size = None
         try:
+            size = os.fstat(self._file).st_size
             while line:
                 line = line[os.write(self._file, line) :]
             os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, size)
+            if size is not None:
+                os.ftruncate(self._file, size)
             raise SystemStateError(f"{self.path} can't be written: {error.strerror}; free space.") from error
         self._torn = False
 

@@ -38,6 +38,7 @@ class ReviewPage(Served):
     def close(self) -> None:
         """End the page; all that was decided is written. Closing twice does no harm."""
         super().close()
+        self.review.close()
         self._stack.close()
 
     def __enter__(self) -> ReviewPage:

@@ -192,6 +192,11 @@ class Review:
             self._remove(decision)
             self._journal.take_back(image)
 
+    def close(self) -> None:
+        """End it, after the decision that is in work: none is taken any more."""
+        with self._turn:
+            self._journal.close()
+
     def state(self) -> dict[str, Any]:
         """How far it is, the classes with their number of decided images, and what can be undone."""
         with self._turn:

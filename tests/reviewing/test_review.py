@@ -414,6 +414,14 @@ def test_5_an_out_that_can_not_be_written(hard, tmp_path):
         review(hard, out=Path("/proc/out"), address="127.0.0.1:0")
 
 
+def test_5_after_the_end_nothing_is_decided(hard, labels, tmp_path):
+    with review(hard, out=tmp_path / "out", labels=labels, address="127.0.0.1:0") as page:
+        page.close()
+        with pytest.raises(SystemStateError, match="can't be written"):
+            page.review.decide(0, "hell")
+    assert sorted(content(tmp_path / "out")) == [JOURNAL]
+
+
 def test_5_a_port_that_is_taken_frees_the_journal(hard, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

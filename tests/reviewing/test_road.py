@@ -47,9 +47,9 @@ def test_what_a_device_found_hard_is_reviewed_and_trained_on(reviewing, tmp_path
     assert first.returncode == 0, first.stderr
     made = run(tmp_path, "export", "run", "--out", "bundle", "--format", "onnx", "--scheme", "fp32")
     assert made.returncode == 0, made.stderr
-    kept = run(tmp_path, "classify", "bundle", "--source", belt, "--keep-hard", "hard", "--keep-frames", 4)
+    kept = run(tmp_path, "classify", "bundle", "--source", belt, "--keep-hard", "kept", "--keep-frames", 4)
     assert kept.returncode == 0, kept.stderr
-    hard = tmp_path / "hard"
+    hard = tmp_path / "kept"
     names = {path.name: read_record(path).name for path in hard.glob("*.png")}
     assert 1 <= len(names) <= 4
 
