@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
-from edgeclf.cli import bench, calibrate, commands, device, evaluate, parity, review
+from edgeclf.cli import bench, calibrate, commands, device, evaluate, parity, review, verify
 from edgeclf.cli.app import app
 from edgeclf_device.interrupts import kept_interrupts
 from edgeclf_device.terminal import discard_stdout
 
-__all__ = ["app", "bench", "calibrate", "commands", "device", "evaluate", "main", "parity", "review"]
+__all__ = ["app", "bench", "calibrate", "commands", "device", "evaluate", "main", "parity", "review", "verify"]
 
 
 def main() -> None:

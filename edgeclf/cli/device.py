@@ -27,12 +27,6 @@ def classify(context: typer.Context) -> None:
 
 
 @app.command(**_AS_ON_THE_DEVICE)
-def verify(context: typer.Context) -> None:
-    """Check every digest of an artifact or bundle and run its golden input."""
-    _hand_over(context)
-
-
-@app.command(**_AS_ON_THE_DEVICE)
 def inspect(context: typer.Context) -> None:
     """Print what an artifact or bundle says of itself; needs no engine."""
     _hand_over(context)

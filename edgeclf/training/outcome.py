@@ -9,7 +9,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ class Outcome:
     scores: NDArray[np.float32]
     confidence: dict[str, Any]
     data: DataReport
-    further: dict[str, Any]
+    further: dict[str, Any] = field(default_factory=dict)
     timings_s: dict[str, float]
 
     def rows(self, *parts: str) -> NDArray[np.int64]:
