@@ -251,6 +251,26 @@ def test_5_a_folder_that_can_not_be_written(tmp_path, kind):
         KeepHard(tmp_path / "file" / ("" if kind == "file" else "hard"), artifact="")
 
 
+def test_without_opencv_a_frame_is_kept_as_an_array_in_rgb(tmp_path, child):
+    code = (
+        "import sys; sys.modules['cv2'] = None\n"
+        "import numpy as np\n"
+        "from pathlib import Path\n"
+        "from edgeclf_device.keeping import _encoded\n"
+        "for name in sys.argv[1:]:\n"
+        "    suffix, data = _encoded(np.load(name), Path(name).stem)\n"
+        "    Path(name).with_suffix('.kept' + suffix).write_bytes(data)\n"
+    )
+    image = picture(5, (7, 9, 4))
+    files = [tmp_path / "rgb.npy", tmp_path / "bgr.npy"]
+    np.save(files[0], image)
+    np.save(files[1], image[:, :, [2, 1, 0, 3]])
+    done = child(code, *files)
+    assert done.returncode == 0, done.stderr
+    for path in files:
+        assert (load(path.with_suffix(".kept.npy")) == image).all()
+
+
 # ---- the command
 
 
