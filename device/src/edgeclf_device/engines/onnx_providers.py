@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeclf_device._graph_onnx import FLOAT16, element_types, operator_kinds
 from edgeclf_device.errors import DependencyError, UsageError
-from edgeclf_device.state import state_folder
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 NAMES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
@@ -85,6 +83,8 @@ def providers_of(wanted: Asked, model: bytes, *, capture: bool) -> list[tuple[st
 
 def _tensorrt(model: bytes, *, capture: bool) -> dict[str, str]:
     """Its precisions are those of the file; its plan, which takes minutes to make, lies in the state folder."""
+    from edgeclf_device._graph_onnx import FLOAT16, element_types, operator_kinds  # which the CPU need not wait for
+
     options = {"trt_cuda_graph_enable": "1"} if capture else {}
     options |= {"trt_fp16_enable": "1"} if FLOAT16 in element_types(model) else {}
     options |= {"trt_int8_enable": "1"} if "QuantizeLinear" in operator_kinds(model) else {}
@@ -97,6 +97,8 @@ def _tensorrt(model: bytes, *, capture: bool) -> dict[str, str]:
 
 def _plans(digest: str) -> Path | None:
     """The folder for the plans of a model, whose names tell the GPU and the versions; None: they can't be kept."""
+    from edgeclf_device.state import state_folder  # as above
+
     state = state_folder()
     if state is None:
         return None
