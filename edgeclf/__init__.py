@@ -1,8 +1,9 @@
 """edgeclf: a folder of labelled images becomes a verified, quantized, self-describing classifier.
 
-The verbs of the command line are functions here: ``fetch``, ``train``, ``evaluate``, ``study``, ``export`` (of a run),
-``export_file`` (of a model of yours), ``parity``, ``verify``, ``bench``, ``compare`` (what ``bench A B`` does),
-``recommend`` and ``review``. They are loaded when first used, so that importing edgeclf imports no framework.
+The verbs of the command line are functions here: ``fetch``, ``train``, ``evaluate``, ``robustness`` (what
+``evaluate --robustness`` does), ``study``, ``export`` (of a run), ``export_file`` (of a model of yours), ``parity``,
+``verify``, ``bench``, ``compare`` (what ``bench A B`` does), ``recommend`` and ``review``. They are loaded when first
+used, so that importing edgeclf imports no framework.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _VERBS = {
     "parity": "edgeclf.evaluation.parity",
     "recommend": "edgeclf.benchmarking.recommend",
     "review": "edgeclf.reviewing.review",
+    "robustness": "edgeclf.evaluation.robustness",
     "study": "edgeclf.calibrating.study",
     "train": "edgeclf.training.train",
     "verify": "edgeclf_device.verify",
@@ -38,6 +40,7 @@ __all__ = [
     "parity",
     "recommend",
     "review",
+    "robustness",
     "study",
     "train",
     "verify",

@@ -65,6 +65,7 @@ def test_public_names_exist():
         "parity",
         "recommend",
         "review",
+        "robustness",
         "study",
         "train",
         "verify",

@@ -27,7 +27,7 @@ class Worst:
     Attributes:
         images: uint8 (N, H, W, C): where one was found, an image that deceives the network, otherwise the last tried.
         deceived: bool (N,), whether it does.
-        deceived_in_float: bool (N,), whether an image that was not rounded does.
+        deceived_in_float: bool (N,), whether any image does, rounded or not.
     """
 
     images: Images
@@ -104,8 +104,8 @@ class _Search:
         for rows in progress(batches, name, len(batches)):
             moved = attacked(self._gradient, self._images[rows], self._targets[rows], attack, draw)
             whole = rounded(moved)
-            also_in_float[rows] |= self._wrong(moved, rows)
             now = self._wrong(whole.astype(np.float32), rows)
+            also_in_float[rows] |= now | self._wrong(moved, rows)
             changed = rows[now | ~deceived[rows]]
             images[changed] = whole[now | ~deceived[rows]]
             deceived[rows] |= now
@@ -137,16 +137,16 @@ def _logits(network: keras.Model) -> Any:
 
     scores = network.output
     last = producer(scores)
-    if "logits" in [layer.name for layer in network.layers]:
-        return network.get_layer("logits").output
+    activation = getattr(last, "activation", None)
     if isinstance(last, keras.layers.Softmax):
         return last.input
-    activation = getattr(last, "activation", None)
-    if activation is not keras.activations.softmax:
-        return keras.ops.log(keras.ops.maximum(scores, 1e-30))
-    if isinstance(last, keras.layers.Activation):
+    if activation is keras.activations.softmax and isinstance(last, keras.layers.Activation):
         return last.input
-    linear = type(last).from_config({**last.get_config(), "name": f"{last.name}_linear", "activation": "linear"})
-    logits = linear(last.input)
-    linear.set_weights(last.get_weights())
-    return logits
+    if activation is keras.activations.softmax:
+        linear = type(last).from_config({**last.get_config(), "name": f"{last.name}_linear", "activation": "linear"})
+        logits = linear(last.input)
+        linear.set_weights(last.get_weights())
+        return logits
+    if "logits" in [layer.name for layer in network.layers]:  # of a sigmoid head
+        return network.get_layer("logits").output
+    return keras.ops.log(keras.ops.maximum(scores, 1e-30))
