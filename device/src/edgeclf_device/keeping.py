@@ -101,7 +101,7 @@ class KeepHard:
         return len(self._kept)
 
     def __call__(self, event: Event) -> None:
-        """Look at one event. Takes microseconds; where each frame is a moment of its own it waits for the writing."""
+        """Look at one event, in a fraction of a millisecond; where each frame is a moment it waits for the writing."""
         moment, frame, limits = self._moment, event.frame, self._limits
         if moment is not None and (
             frame.captured_ns - moment.begin_ns >= limits.apart_ms * 1e6
