@@ -14,7 +14,7 @@ from edgeclf_device.progress import Progress, no_progress
 
 
 def anchored(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy of uint8 (N, H, W, C) whose first image holds 0 in its first and 255 in its last pixel.
+    """A copy of uint8 (N, H, W, C), or (N, T, H, W, C), whose first image begins with a 0 and ends with a 255.
 
     With it the range of the image itself is exactly 0 to 255 whatever the images show, so the input's scale is that
     of the pixels and the input loses nothing.
@@ -22,13 +22,14 @@ def anchored(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Raises:
         DataError: ``pixels`` is of another kind, or without images.
     """
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or 0 in pixels.shape:
+    if pixels.dtype != np.uint8 or pixels.ndim not in {4, 5} or 0 in pixels.shape:
         raise DataError(
-            "Calibration images must be uint8 (N, H, W, C) with N at least 1, "
+            "Calibration images must be uint8 (N, H, W, C), or clips (N, T, H, W, C), with N at least 1, "
             f"but they are {pixels.dtype} {pixels.shape}."
         )
     copy = pixels.copy()
-    copy[0, 0, 0], copy[0, -1, -1] = 0, 255
+    first = copy[0].reshape(-1, copy.shape[-1])
+    first[0], first[-1] = 0, 255
     return copy
 
 

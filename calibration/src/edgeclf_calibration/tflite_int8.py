@@ -240,7 +240,22 @@ def _written(file: Any, recipe: list[dict[str, Any]], statistics: dict[str, dict
             .generate_quantization_parameters(manager, statistics, enable_progress_bar=False)
         )
         modifier = import_quantizer("model_modifier").ModelModifier(file)
-        quantized = bytes(modifier.modify_model(parameters, enable_progress_bar=False))
-        return packed(read_file(quantized))  # it lays weights behind the flatbuffer, where other tools lose them
+        quantized = read_file(bytes(modifier.modify_model(parameters, enable_progress_bar=False)))
+        _split_wholly(quantized)
+        return packed(quantized)  # it lays weights behind the flatbuffer, where other tools lose them
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"The model can't be quantized: {first_line(error)}; export it again.") from error
+
+
+def _split_wholly(file: Any) -> None:
+    """Give every part of an int8 split the split's type: ai-edge-quantizer leaves what nobody reads in float.
+
+    Such a part is the forget gate of an LSTM's first step. LiteRT's XNNPACK refuses a split into int8 and float.
+    """
+    (graph,) = file.subgraphs
+    tensors = {tensor.name.decode(): tensor for tensor in graph.tensors}
+    for operator in operators(file):
+        if operator.kind == "SPLIT":
+            whole = tensors[operator.inputs[1].name]
+            for part in (tensors[output.name] for output in operator.outputs):
+                part.type, part.quantization = whole.type, whole.quantization
