@@ -185,9 +185,17 @@ def test_an_artifact_of_every_released_format_is_read_for_ever(tiny, container, 
     assert verify(path).ok
 
 
+@pytest.mark.parametrize("container", ["tflite", "onnx"])
+def test_an_artifact_of_clips_of_the_format_that_began_them_is_read_for_ever(container):
+    read = read_artifact(RELEASED / f"format-1.3.{container}")
+    assert read.raw["format"] == [1, 3]
+    assert (read.manifest.inputs[0].layout, read.manifest.inputs[0].shape) == ("NTHWC", (1, 4, 8, 8, 1))
+    assert read.manifest.labels == ("brighter", "darker")
+
+
 def test_a_comparison_with_the_original_is_written_and_read(tiny, kind, tmp_path):
     read = read_artifact(tiny.write(tmp_path, kind, certificate=compared(tiny, kind)))
-    assert read.raw["format"] == [1, 2]
+    assert read.raw["format"] == [1, 3]
     assert (read.manifest.certificate.paired, read.manifest.certificate.changes) == (PAIRED, CHANGES)
 
 

@@ -142,7 +142,8 @@ def test_a_manifest_at_odds_with_the_engine_is_refused(tiny, kind, tmp_path):
             "inputs": (Tensor(**{**vars(tensor), "shape": narrow}),),
             "preprocessing": PrepareSpec(height=16, width=18),
         },
-        "NTHWC": {"inputs": (Tensor(**{**vars(tensor), "layout": "NTHWC", "window": 8}),)},
+        "NCHW": {"inputs": (Tensor(**{**vars(tensor), "layout": "NCHW"}),)},
+        "window of 8": {"inputs": (Tensor(**{**vars(tensor), "window": 8}),)},
         "plain|pixels": {
             "inputs": (Tensor(**{**vars(tensor), "quantization": Quantization(scale=0.5, zero_point=3)}),)
         },

@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 from edgeclf_device.artifact import Artifact, read_artifact, write_artifact
 from edgeclf_device.certificate import Certificate
 from edgeclf_device.classifier import Classifier, Result
+from edgeclf_device.clips import ClipSpec
 from edgeclf_device.errors import (
     DataError,
     DependencyError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from edgeclf_device.images import load
     from edgeclf_device.sources import Frame, Note, Source, SourceStatus, open_source
     from edgeclf_device.streaming import Event, Follower, stream
+    from edgeclf_device.window import Stream
 
 _LATER = {
     "bundle": ("Bundle", "read_bundle", "write_bundle_index"),
@@ -43,6 +45,7 @@ _LATER = {
     "images": ("load",),
     "sources": ("Frame", "Note", "Source", "SourceStatus", "open_source"),
     "streaming": ("Event", "Follower", "stream"),
+    "window": ("Stream",),
 }
 """Names by their module, which is imported when one is asked for (PEP 562): 15 ms that a classifier need not wait."""
 _MODULE_OF = {name: module for module, names in _LATER.items() for name in names}
@@ -52,6 +55,7 @@ __all__ = [
     "Bundle",
     "Certificate",
     "Classifier",
+    "ClipSpec",
     "DataError",
     "Decision",
     "DependencyError",
@@ -73,6 +77,7 @@ __all__ = [
     "Rule",
     "Source",
     "SourceStatus",
+    "Stream",
     "SystemStateError",
     "Tensor",
     "UsageError",

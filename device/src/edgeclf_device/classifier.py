@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from edgeclf_device.artifact import Artifact, read_artifact
 from edgeclf_device.choice import choose, default_threads, engine_and_threads
 from edgeclf_device.engines import NO_OPTIONS, Engine, open_engine
-from edgeclf_device.errors import ModelError, UsageError
-from edgeclf_device.manifest import Manifest, Tensor
+from edgeclf_device.errors import DataError, ModelError, UsageError
+from edgeclf_device.manifest import IMAGES, VIDEO, Manifest, Tensor
 from edgeclf_device.preprocess import Color, Image, prepare
 from edgeclf_device.quantization import Quantization, dequantize
 from edgeclf_device.ranking import Places, allowed_places, best, highest
@@ -113,6 +113,7 @@ class Classifier:
         artifact: its manifest and model digest.
         engine: the loaded engine, with its name and version.
         threads: the number the engine may compute with.
+        clip: how a video becomes its input; None where it classifies single frames.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Classifier:
         self.artifact = artifact
         self.engine = engine
         self.threads = threads
+        self.clip = manifest.clip
         self._spec, self._input = manifest.preprocessing, manifest.inputs[0]
         self._takes_bytes = manifest.inputs[0].dtype == "uint8"
         self._labels, self._reject_below = manifest.labels, manifest.reject_below
@@ -192,10 +194,11 @@ class Classifier:
         return self.artifact.manifest.labels
 
     def __call__(self, frame: Image, *, color: Color = "rgb") -> Result:
-        """Classify one frame.
+        """Classify one frame, or where the model is one of video, one whole window of frames.
 
         Args:
-            frame: uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of any size and strides; never written to.
+            frame: uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of any size and strides; never written to. Of a video
+                model uint8 (T, H, W, 3 or another): the frames that ``Stream`` would take, all prepared here.
             color: order of its channels; ``bgr`` for frames from OpenCV.
 
         Raises:
@@ -206,12 +209,44 @@ class Classifier:
             if not self._open:
                 raise UsageError(_CLOSED)
             begin = perf_counter_ns()
-            pixels = prepare(frame, self._spec, color=color)
-            batch = pixels[None] if self._takes_bytes else as_batch(pixels, self._input)
-            prepared = perf_counter_ns()
-            output = self.engine.run(batch)
-            inferred = perf_counter_ns()
-            return self._result(output, prepared - begin, inferred - prepared, inferred)
+            pixels = self.prepare(frame, color=color)
+            return self._infer(pixels, begin)
+
+    def prepared(self, pixels: Image, *, prepare_ns: int = 0) -> Result:
+        """Classify what is prepared already: uint8 of the manifest's input without the batch, as ``Stream`` holds it.
+
+        ``prepare_ns`` is what the preparing took.
+
+        Raises:
+            DataError: ``pixels`` is of another shape or type.
+            UsageError: the classifier is closed.
+        """
+        expected = self.manifest.spec.shape
+        if pixels.dtype != np.uint8 or pixels.shape != expected:
+            raise DataError(f"Prepared pixels must be uint8 {expected}, but they are {pixels.dtype} {pixels.shape}.")
+        with self._turn:
+            if not self._open:
+                raise UsageError(_CLOSED)
+            return self._infer(pixels, perf_counter_ns() - prepare_ns)
+
+    def prepare(self, frame: Image, *, color: Color = "rgb") -> Image:
+        """The pixels that the model sees of a frame, or of the frames of a window; arguments and errors of a call."""
+        if self.clip is None:
+            return prepare(frame, self._spec, color=color)
+        if frame.ndim not in {3, 4} or len(frame) != self.clip.window:
+            raise DataError(
+                f"This model sees windows of {self.clip.window} frames, uint8 (T, H, W, C), but one call was given "
+                f"{frame.shape}; let edgeclf_device.Stream hold the window of a stream of frames."
+            )
+        return np.stack([prepare(one, self._spec, color=color) for one in frame])
+
+    def _infer(self, pixels: Image, begin: int) -> Result:
+        """The result for prepared pixels, whose preparing began at ``begin``, in the caller's turn."""
+        batch = pixels[None] if self._takes_bytes else as_batch(pixels, self._input)
+        prepared = perf_counter_ns()
+        output = self.engine.run(batch)
+        inferred = perf_counter_ns()
+        return self._result(output, prepared - begin, inferred - prepared, inferred)
 
     def many(self, frames: Iterable[Image], *, color: Color = "rgb") -> list[Result]:
         """Classify several frames: in one call of the engine where the model's batch is open, else one by one.
@@ -239,7 +274,7 @@ class Classifier:
                 raise UsageError(_CLOSED)
             for frame in given:
                 begin = perf_counter_ns()
-                batches.append(as_batch(prepare(frame, self._spec, color=color), self._input))
+                batches.append(as_batch(self.prepare(frame, color=color), self._input))
                 spent.append(perf_counter_ns() - begin)
             if not batches:
                 return []
@@ -294,7 +329,7 @@ class Classifier:
 
 
 def as_batch(prepared: Image, tensor: Tensor) -> NDArray[Any]:
-    """Prepared uint8 (height, width, channels) as the engine takes it: (1, height, width, channels) of its dtype."""
+    """Prepared uint8 (height, width, channels), or a window of such, as the engine takes it: a batch of its dtype."""
     batch = prepared[np.newaxis]
     return batch if tensor.dtype == "uint8" else batch.astype(tensor.dtype)
 
@@ -324,15 +359,15 @@ def check_engine(manifest: Manifest, engine: Engine) -> None:
     """Check that the engine sees the tensors that the manifest describes, and that this runtime can feed them.
 
     Raises:
-        ModelError: a dtype or shape differs, or the input is not single frames of plain pixels.
+        ModelError: a dtype or shape differs, or the input is neither frames nor windows of plain pixels.
     """
     (tensor,), (output,) = manifest.inputs, manifest.outputs
     _check_same("input", tensor, engine.input_dtype, engine.input_shape)
     _check_same("output", output, engine.output_dtype, engine.output_shape)
-    if tensor.layout != "NHWC" or tensor.window != 1:
+    if tensor.layout != VIDEO and (tensor.layout != IMAGES or tensor.window != 1):
         raise ModelError(
-            f"This edgeclf-device feeds single NHWC frames, but the model takes {tensor.layout} with a window of "
-            f"{tensor.window}; upgrade edgeclf-device."
+            f"This edgeclf-device feeds single {IMAGES} frames or {VIDEO} windows, but the model takes {tensor.layout} "
+            f"with a window of {tensor.window}; upgrade edgeclf-device."
         )
     if tensor.dtype not in ("uint8", "float32") or tensor.quantization not in PLAIN_PIXELS:
         raise ModelError(

@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from edgeclf_device._fields import get, integers, number
 from edgeclf_device.certificate import Certificate, Changes
-from edgeclf_device.errors import ModelError
+from edgeclf_device.clips import ClipSpec, Spec
+from edgeclf_device.errors import ModelError, UsageError
 from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.quantization import Quantization
 
-FORMAT = (1, 2)
+FORMAT = (1, 3)
 """Major and minor of the manifest this package writes; a newer major is refused, an unknown minor field ignored."""
 
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_LABELS = 100_000
 MAX_SCORE = 1e30
 """Bound of a golden score: JSON's integers may be too large for any float."""
+
+IMAGES, VIDEO = "NHWC", "NTHWC"
+"""Layouts of an input: single images, and windows of a video."""
 
 Container = Literal["tflite", "onnx"]
 Scheme = Literal["fp32", "fp16", "w8a32", "w8a8", "w8a16"]
@@ -40,6 +45,7 @@ class Tensor:
         layout: ``NHWC`` or ``NTHWC`` (video) for inputs, ``NC`` for scores.
         quantization: how the integers stand for real numbers; None for float tensors and for plain pixels.
         window, stride: frames per decision and between decisions; 1 and 1 for single images.
+        fps: frames a second that are taken of a video; None for single images, and in formats before 1.3 always.
     """
 
     name: str
@@ -49,6 +55,7 @@ class Tensor:
     quantization: Quantization | None = None
     window: int = 1
     stride: int = 1
+    fps: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's object for one tensor."""
@@ -60,6 +67,7 @@ class Tensor:
             "quantization": self.quantization.to_json() if self.quantization else None,
             "window": self.window,
             "stride": self.stride,
+            "fps": self.fps,
         }
 
     @classmethod
@@ -74,6 +82,7 @@ class Tensor:
             quantization=None if quantization is None else Quantization.from_json(quantization),
             window=get(value, "window", int),
             stride=get(value, "stride", int),
+            fps=None if value.get("fps") is None else number(value, "fps"),
         )
 
 
@@ -134,6 +143,28 @@ class Manifest:
     reject_below: float | None = None
     calibration: dict[str, Any] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def clip(self) -> ClipSpec | None:
+        """How a video becomes the input; None where single images do.
+
+        Raises:
+            ModelError: the window, the stride or the rate can't be.
+        """
+        (tensor,) = self.inputs
+        if tensor.layout != VIDEO:
+            return None
+        try:
+            return ClipSpec(
+                frame=self.preprocessing, window=tensor.window, stride=tensor.stride, fps=tensor.fps or math.nan
+            )
+        except UsageError as error:
+            raise ModelError(f"The manifest's input can't be used: {error} Export the model again.") from error
+
+    @property
+    def spec(self) -> Spec:
+        """What makes the input: the preprocessing, and of a video the window too."""
+        return self.clip or self.preprocessing
 
     def to_json(self) -> dict[str, Any]:
         """All fields but the digests, which depend on the model bytes."""
@@ -197,7 +228,7 @@ def check_consistent(manifest: Manifest) -> None:
             f"There are {len(manifest.labels)} labels but the model has {classes} outputs; "
             "export again with one label for each output."
         )
-    expected = (1, *manifest.preprocessing.shape)
+    expected = (1, *manifest.spec.shape)
     if manifest.inputs[0].shape != expected:
         raise ModelError(
             f"The preprocessing makes {expected} but the model's input is {manifest.inputs[0].shape}; export again."

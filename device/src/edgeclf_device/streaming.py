@@ -1,6 +1,7 @@
 """From frames to events: an iterator over a source, and the same in a thread with a callback.
 
-Each event belongs to one frame. The decision at it follows a rule of ``decisions``.
+Each event belongs to one frame: with a video classifier, to the last of a window, and most frames have none. The
+decision at it follows a rule of ``decisions``.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from time import monotonic_ns
 from types import TracebackType
 from typing import Protocol
 
-from edgeclf_device.classifier import Result
+from edgeclf_device.classifier import Classifier, Result
 from edgeclf_device.decisions import START, Decision, Rule, step
 from edgeclf_device.preprocess import Color, Image
 from edgeclf_device.sources import Frame, Source
+from edgeclf_device.window import Stream
 
 PLAIN = Rule()
 """Each frame decides for itself."""
@@ -38,7 +40,7 @@ class Event:
 
     Attributes:
         frame: as the source gave it.
-        result: what the classifier says of this frame alone.
+        result: what the classifier says of this frame alone, or of the window that ends with it.
         decision: what is to be believed at it.
         age_ms: from the frame's capture to its decision: what a reader of the decision is behind the world.
         total_ms: what was worked at it: getting it, ``prepare``, ``infer`` and ``decide``.
@@ -57,7 +59,7 @@ def stream(
     """Classify the frames of a source as they come, one event each. No frame is held but the one in its event.
 
     Args:
-        classify: what classifies; its labels must stay the same.
+        classify: what classifies; its labels must stay the same. A video classifier is given windows by ``Stream``.
         source: entered by its owner, and iterated over by nobody else.
         rule: how frames become decisions; None lets each frame decide for itself.
         max_frames: stop after so many; None takes all.
@@ -67,8 +69,11 @@ def stream(
     """
     state, rule = START, rule or PLAIN
     frames = islice(iter(source), max_frames)
+    window = Stream(classify) if isinstance(classify, Classifier) and classify.clip is not None else None
     while (frame := next(frames, None)) is not None:
-        result = classify(frame.image, color=frame.color)
+        result = classify(frame.image, color=frame.color) if window is None else window(frame)
+        if result is None:
+            continue
         state, decision = step(rule, state, result, frame.captured_ns)
         yield Event(
             frame=frame,

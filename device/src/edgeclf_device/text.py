@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeclf_device.artifact import Artifact
 from edgeclf_device.certificate import Certificate, Paired
+from edgeclf_device.clips import ClipSpec
 from edgeclf_device.doctor import Finding
 from edgeclf_device.manifest import Tensor
 from edgeclf_device.streaming import Event
@@ -28,6 +29,7 @@ def artifact_lines(file: str, artifact: Artifact) -> Iterator[str]:
             ("scheme", f"{manifest.scheme} in .{manifest.container}, {len(artifact.model):,} bytes of model"),
             ("labels", f"{len(manifest.labels)}: {_shortened(manifest.labels)}"),
             ("preprocessing", f"{spec.height}×{spec.width} {spec.channels}, {spec.crop}{fraction}{bars}"),
+            *_clip(manifest.clip),
             *(("input", _tensor(tensor)) for tensor in manifest.inputs),
             *(("output", _tensor(tensor)) for tensor in manifest.outputs),
             ("certificate", _certificate(manifest.certificate)),
@@ -88,6 +90,14 @@ def _tensor(tensor: Tensor) -> str:
         return f"{tensor.dtype} {sides} {tensor.layout}"
     scale, zero_point = tensor.quantization.scale, tensor.quantization.zero_point
     return f"{tensor.dtype} {sides} {tensor.layout}, scale {scale:.6g}, zero point {zero_point}"
+
+
+def _clip(clip: ClipSpec | None) -> Iterator[tuple[str, str]]:
+    if clip is not None:
+        yield (
+            "clip",
+            f"{clip.window} frames at {clip.fps:g} a second ({clip.seconds:.2f} s), a decision every {clip.stride}",
+        )
 
 
 def _certificate(certificate: Certificate | None) -> str:

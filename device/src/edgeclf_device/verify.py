@@ -142,7 +142,7 @@ def _check_golden(file: str, artifact: Artifact, engine: str | None) -> list[Che
     try:
         check_engine(manifest, loaded)
         checks = [_ok(file, "engine", f"{loaded.name} {loaded.version} loads it")]
-        pixels = golden_input(golden.generator, golden.seed, manifest.preprocessing.shape)
+        pixels = golden_input(golden.generator, golden.seed, manifest.spec.shape)
         digest = hashlib.sha256(pixels.tobytes()).hexdigest()
         if digest != golden.input_sha256:
             detail = f"its SHA-256 is {digest[:16]}…, but the manifest states {golden.input_sha256[:16]}…"

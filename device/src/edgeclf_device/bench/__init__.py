@@ -6,7 +6,7 @@ what comes of it; ``conditions`` and ``validity`` tell whether it may be believe
 
 from edgeclf_device.bench.compare import compare
 from edgeclf_device.bench.comparing import Comparison, comparison_lines, unpaired_ratio
-from edgeclf_device.bench.frames import MAX_FRAMES, load_frames, synthetic_frame
+from edgeclf_device.bench.frames import MAX_FRAMES, input_of, load_frames, synthetic_frame
 from edgeclf_device.bench.gates import gate
 from edgeclf_device.bench.measure import COLD_STARTS, Plan, bench, sample
 from edgeclf_device.bench.measurement import PERCENTILES, STAGES, Measurement, Scenario, measurement_from_json
@@ -27,6 +27,7 @@ __all__ = [
     "compare_with",
     "comparison_lines",
     "gate",
+    "input_of",
     "load_frames",
     "measurement_from_json",
     "measurement_lines",

@@ -77,14 +77,14 @@ def cold_start(path: Path, *, engine: str, threads: int, options: Mapping[str, s
 
 def _child(began: int) -> None:
     """What the new process does; ``began`` and its parent's clock are the system's monotonic one."""
-    from edgeclf_device.bench.frames import synthetic_frame
+    from edgeclf_device.bench.frames import input_of, synthetic_frame
     from edgeclf_device.classifier import Classifier
 
     imported = monotonic_ns()
     path, engine, threads, options = json.loads(sys.argv[1])
     with Classifier.open(path, engine=engine, threads=threads, options=options) as classify:
         opened = monotonic_ns()
-        image = synthetic_frame().image
+        image = input_of(classify, synthetic_frame())
         times = [monotonic_ns()]
         for _ in range(2):
             classify(image)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from itertools import islice
 from time import monotonic_ns
 
+import numpy as np
+
+from edgeclf_device.classifier import Classifier
 from edgeclf_device.errors import DataError
 from edgeclf_device.golden import GENERATOR, golden_input
-from edgeclf_device.preprocess import PrepareSpec, prepare
+from edgeclf_device.preprocess import Image, PrepareSpec, prepare
 from edgeclf_device.sources import Frame, open_source
 
 SYNTHETIC_SIZE = (720, 1280)
@@ -28,6 +31,16 @@ def load_frames(spec: str, *, limit: int = MAX_FRAMES) -> tuple[list[Frame], str
         if not frames:
             raise DataError(f"None of the images in {spec} can be read; the first: {source.rejected[0].reason}")
         return frames, f"{len(frames)} frames of {source.description}"
+
+
+def input_of(classify: Classifier, frame: Frame) -> Image:
+    """What a call of ``classify`` takes for ``frame``: its image, and of a video model a window of it over and over.
+
+    A model takes the same time whatever the pixels are; a whole window is prepared for each call, where ``Stream``
+    prepares only the frames since the decision before.
+    """
+    clip, image = classify.clip, frame.image
+    return image if clip is None else np.broadcast_to(image, (clip.window, *image.shape))
 
 
 def synthetic_frame() -> Frame:

@@ -17,7 +17,7 @@ import numpy as np
 from edgeclf_device.bench.cold_start import ColdStart, cold_start
 from edgeclf_device.bench.conditions import Watch
 from edgeclf_device.bench.energy import metered
-from edgeclf_device.bench.frames import SYNTHETIC, synthetic_frame
+from edgeclf_device.bench.frames import SYNTHETIC, input_of, synthetic_frame
 from edgeclf_device.bench.measurement import Measurement, Scenario
 from edgeclf_device.bench.steady import MIN_BLOCKS, steady
 from edgeclf_device.bench.validity import judge
@@ -167,7 +167,7 @@ def _started(classify: Classifier, options: Mapping[str, str], count: int, progr
 def sample(classify: Classifier, frame: Frame) -> dict[str, int]:
     """Classify one frame: nanoseconds for each stage of ``STAGES``, and of ``transfer`` where the engine has such."""
     begin = perf_counter_ns()
-    result = classify(frame.image, color=frame.color)
+    result = classify(input_of(classify, frame), color=frame.color)
     taken = {**result.timing_ns, "total": perf_counter_ns() - begin}
     transfer = classify.engine.transfer_ns
     return taken if transfer is None else {**taken, "transfer": transfer}
@@ -228,7 +228,7 @@ def _taker(
 def _offline(classify: Classifier, frames: Sequence[Frame]) -> Iterator[dict[str, int]]:
     """All frames in one call of ``many``: each one's share of it."""
     begin = perf_counter_ns()
-    results = classify.many([frame.image for frame in frames], color=frames[0].color)
+    results = classify.many([input_of(classify, frame) for frame in frames], color=frames[0].color)
     share = (perf_counter_ns() - begin) // len(frames)
     return ({**result.timing_ns, "total": share} for result in results)
 

@@ -77,6 +77,11 @@ def classify(options: argparse.Namespace) -> int:
                 print(f"not read: {rejected.reason}", file=sys.stderr)
             if not done and source.rejected:
                 raise DataError(f"Not one frame of {source.description} could be read; see the lines above.")
+            if not done and (clip := classifier.clip) is not None:
+                raise DataError(
+                    f"A decision needs {clip.window} frames at {clip.fps:g} a second, {clip.seconds:.2f} s in all, but "
+                    f"{source.description} ended before that; give a longer video."
+                )
     except Terminated:
         notify("STOPPING=1")
     if log is not None and log.lost:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf_device.artifact import read_artifact
-from edgeclf_device.bench import synthetic_frame
+from edgeclf_device.bench import input_of, synthetic_frame
 from edgeclf_device.bundle import is_bundle, read_bundle
 from edgeclf_device.choice import choose, usable_cores
 from edgeclf_device.classifier import Classifier, as_batch
@@ -27,7 +27,6 @@ from edgeclf_device.explain.processor import busy_ticks, family_of, instruction_
 from edgeclf_device.explain.profile_onnx import profile_onnx
 from edgeclf_device.explain.profile_tflite import profile_tflite
 from edgeclf_device.intervals import percentile_interval
-from edgeclf_device.preprocess import prepare
 
 INTEGER_SCHEMES = ("w8a8", "w8a32", "w8a16")
 WARMUP = 10
@@ -141,7 +140,7 @@ def verdict(mine: NDArray[np.int64], fp32: NDArray[np.int64]) -> Literal["faster
 
 def _batch(classify: Classifier) -> NDArray[Any]:
     frame = synthetic_frame()
-    pixels = prepare(frame.image, classify.manifest.preprocessing, color=frame.color)
+    pixels = classify.prepare(input_of(classify, frame), color=frame.color)
     return as_batch(pixels, classify.manifest.inputs[0])
 
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
+from edgeclf_device.clips import frame_ns
 from edgeclf_device.errors import DataError
 from edgeclf_device.images import SUFFIXES, import_cv2, load
 from edgeclf_device.preprocess import Color, Image
+from edgeclf_device.sources._containers import why_not
 from edgeclf_device.sources.frame import Frame, Note, Rejected, SourceStatus, State, size_of
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
-FRAME_COUNT = 7
-"""The value of cv2.CAP_PROP_FRAME_COUNT."""
+FRAME_COUNT, _FPS = 7, 5
+"""The values of cv2.CAP_PROP_FRAME_COUNT and cv2.CAP_PROP_FPS."""
+MAX_RATE = 1000.0
+"""Frames a second; a video that names more names nonsense."""
 
 
 class _Finite:
@@ -85,13 +90,15 @@ class Video(_Finite):
         self._name = path.name
         self._capture = capture
         self._first = first
+        self._rate = rate_of(capture)
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
         read: tuple[Image, int] | None = self._first
         while read is not None:
             image, begin_ns = read
-            yield self._frame(image, "bgr", index, f"{self._name}#{index}", begin_ns)
+            frame = self._frame(image, "bgr", index, f"{self._name}#{index}", begin_ns)
+            yield frame if self._rate is None else replace(frame, moment_ns=frame_ns(index, self._rate))
             index, read = index + 1, _read(self._capture)
         self._state = "ended"
 
@@ -196,11 +203,17 @@ def open_capture(path: Path) -> tuple[Any, tuple[Image, int]]:
     capture = cv2.VideoCapture(str(path))
     first = _read(capture) if capture.isOpened() else None
     if first is None:
+        opened = capture.isOpened()
         capture.release()
-        raise DataError(
-            f"{path} can't be decoded: it is damaged, has no frames, or its codec is not known; copy it again."
-        )
+        none = "has no frame that can be decoded; copy it again, or remove it."
+        raise DataError(f"{path} {none if opened else why_not(path)}")
     return capture, first
+
+
+def rate_of(capture: Any) -> float | None:
+    """Frames a second of an opened video; None where it does not say."""
+    rate = float(capture.get(_FPS))
+    return rate if 0 < rate <= MAX_RATE else None
 
 
 def _read(capture: Any) -> tuple[Image, int] | None:

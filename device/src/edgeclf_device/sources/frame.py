@@ -25,6 +25,8 @@ class Frame:
         capture_ms: how long it took to get once it was there: reading and decoding.
         captured_ns: when it was captured by ``time.monotonic_ns()``, as near to the sensor as the source can tell; of a
             file, when its reading began.
+        moment_ns: when it shows what it shows, by one clock for all frames of the source: of a live source
+            ``captured_ns``, of a video its time from the beginning; None for a picture, which follows upon no other.
     """
 
     image: Image = field(repr=False)
@@ -33,6 +35,7 @@ class Frame:
     name: str
     capture_ms: float
     captured_ns: int
+    moment_ns: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

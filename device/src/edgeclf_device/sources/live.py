@@ -103,6 +103,7 @@ class Live:
                 name=f"{self._name}#{arrival.index}",
                 capture_ms=(arrival.arrived_ns - shot.captured_ns) / 1e6,
                 captured_ns=shot.captured_ns,
+                moment_ns=shot.captured_ns,
             )
 
     def status(self) -> SourceStatus:

@@ -12,12 +12,10 @@ from edgeclf_device.errors import DataError
 from edgeclf_device.preprocess import Color, Image
 from edgeclf_device.sources.address import fps_option, split_options
 from edgeclf_device.sources.capture import LostError, Shot, Ticks, TornError
-from edgeclf_device.sources.files import Images, kind_of, open_capture, open_folder, open_image
+from edgeclf_device.sources.files import Images, kind_of, open_capture, open_folder, open_image, rate_of
 from edgeclf_device.sources.live import Live
 
 FPS = 30.0
-_FPS_PROPERTY = 5
-"""The value of cv2.CAP_PROP_FPS."""
 
 
 class LoopCapture:
@@ -70,9 +68,7 @@ def open_loop(rest: str) -> Live:
 
 def _start_video(path: Path, fps: float | None) -> LoopCapture:
     capture, _ = open_capture(path)
-    own_fps = float(capture.get(_FPS_PROPERTY))
-    pace = fps or (own_fps if 0 < own_fps <= 1000 else FPS)
-    return LoopCapture(_video_pictures(path, capture), pace, capture.release)
+    return LoopCapture(_video_pictures(path, capture), fps or rate_of(capture) or FPS, capture.release)
 
 
 def _video_pictures(path: Path, capture: Any) -> Iterator[tuple[Image, Color]]:

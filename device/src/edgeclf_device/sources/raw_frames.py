@@ -55,6 +55,7 @@ class RawFrames:
                 name=f"stdin#{index}",
                 capture_ms=(monotonic_ns() - captured_ns) / 1e6,
                 captured_ns=captured_ns,
+                moment_ns=captured_ns,
             )
 
     def status(self) -> SourceStatus:
