@@ -19,7 +19,7 @@ import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,11 +28,13 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclf.data.dataset import Dataset, Item, digests_of, find_images, with_digests, without
+from edgeclf.data.clips import read_clip, suffixes_of
+from edgeclf.data.dataset import Dataset, Item, digest_of, digests_of, find_images, with_digests, without
 from edgeclf_device.atomic import os_errors_explained
+from edgeclf_device.clips import ClipSpec, Spec
 from edgeclf_device.errors import DataError
 from edgeclf_device.images import decode, read_bytes
-from edgeclf_device.preprocess import CONTRACT_VERSION, PrepareSpec, prepare
+from edgeclf_device.preprocess import CONTRACT_VERSION, prepare
 from edgeclf_device.progress import Progress, no_progress
 
 Pixels = NDArray[np.uint8]
@@ -52,8 +54,8 @@ class _Entry:
     """An opened cache entry.
 
     Attributes:
-        pixels: uint8 (N, H, W, C) of the readable items in order.
-        sizes: int32 (N, 2), height and width of their images.
+        pixels: uint8 (N, H, W, C), or of clips (N, T, H, W, C), of the readable items in order.
+        sizes: int32 (N, 2), height and width of their images or frames.
         unreadable: why the others (by index) are not there.
     """
 
@@ -80,31 +82,33 @@ def default_folder() -> Path:
 
 def load(
     path: Path,
-    spec: PrepareSpec,
+    spec: Spec,
     *,
     strict: bool = False,
     for_training: bool = True,
     cache_dir: Path | None = None,
     progress: Progress = no_progress,
 ) -> tuple[Dataset, Pixels]:
-    """Read the dataset at ``path`` with its prepared pixels, decoding every image at most once.
+    """Read the dataset of images, or with a ``ClipSpec`` of clips, at ``path`` with its prepared pixels.
+
+    Every file is decoded at most once.
 
     Returns:
-        the dataset without its unreadable images, each item with its ``size``, and uint8 (N, H, W, C) of its items in
-        order, read-only.
+        the dataset without its unreadable images, each item with its ``size``, and uint8 (N, H, W, C), or
+        (N, T, H, W, C), of its items in order, read-only.
 
     Raises:
         DataError: as for ``edgeclf.data.dataset.scan``; with ``strict`` also an unreadable image.
         DependencyError: OpenCV, or for a Parquet listing pyarrow, is not installed.
         SystemStateError: the cache can't be written.
     """
-    found = find_images(path, for_training=for_training)
+    found = find_images(path, for_training=for_training, suffixes=suffixes_of(spec))
     return load_found(found, spec, strict=strict, for_training=for_training, cache_dir=cache_dir, progress=progress)
 
 
 def load_found(
     found: Dataset,
-    spec: PrepareSpec,
+    spec: Spec,
     *,
     strict: bool = False,
     for_training: bool = True,
@@ -124,12 +128,12 @@ def load_found(
 def pixels(
     items: Sequence[Item],
     root: Path,
-    spec: PrepareSpec,
+    spec: Spec,
     *,
     cache_dir: Path | None = None,
     progress: Progress = no_progress,
 ) -> Pixels:
-    """Return the prepared pixels of readable items with digests: uint8 (N, H, W, C), memory-mapped, read-only.
+    """Return the prepared pixels of readable items with digests: uint8 (N, *spec.shape), memory-mapped, read-only.
 
     Raises:
         DataError: an image can't be read.
@@ -142,7 +146,7 @@ def pixels(
 
 
 def _entry(
-    items: Sequence[Item], root: Path, spec: PrepareSpec, cache_dir: Path | None, progress: Progress
+    items: Sequence[Item], root: Path, spec: Spec, cache_dir: Path | None, progress: Progress
 ) -> tuple[_Entry, list[str]]:
     """Open or build the entry of ``items``; gives their digests too."""
     folder = cache_dir or default_folder()
@@ -160,13 +164,16 @@ def _entry(
     return opened, digests
 
 
-def _family(spec: PrepareSpec, count: int) -> str:
+def _family(spec: Spec, count: int) -> str:
     """How the names of all entries with this preprocessing and number of images begin."""
-    content = json.dumps([CONTRACT_VERSION, spec.to_json()], sort_keys=True)
+    if isinstance(spec, ClipSpec):  # the stride is between windows, and nothing of it is in the pixels
+        content = json.dumps([CONTRACT_VERSION, spec.frame.to_json(), spec.window, spec.fps], sort_keys=True)
+    else:
+        content = json.dumps([CONTRACT_VERSION, spec.to_json()], sort_keys=True)
     return f"{hashlib.sha256(content.encode()).hexdigest()[:16]}-{count}"
 
 
-def _name(spec: PrepareSpec, digests: Sequence[str]) -> str:
+def _name(spec: Spec, digests: Sequence[str]) -> str:
     content = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     return f"{_family(spec, len(digests))}-{content}"
 
@@ -186,9 +193,7 @@ def _open(folder: Path) -> _Entry | None:
     return _Entry(pixels=mapped, sizes=sizes, unreadable={int(index): reason for index, reason in unreadable.items()})
 
 
-def _build(
-    items: Sequence[tuple[Item, str]], root: Path, spec: PrepareSpec, folder: Path, progress: Progress
-) -> list[str]:
+def _build(items: Sequence[tuple[Item, str]], root: Path, spec: Spec, folder: Path, progress: Progress) -> list[str]:
     """Prepare the items, given with their digests where these are known, into an entry; gives all digests."""
     folder.mkdir(parents=True, exist_ok=True)
     _prune(folder)
@@ -217,25 +222,41 @@ def _build(
     return digests
 
 
-def _write_header(file: BinaryIO, count: int, spec: PrepareSpec) -> None:
+def _write_header(file: BinaryIO, count: int, spec: Spec) -> None:
     """Write the .npy header at the start of ``file``; NumPy pads it so that the number of rows can change in place."""
     file.seek(0)
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, *spec.shape)}
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _rows(items: Sequence[tuple[Item, str]], root: Path, spec: PrepareSpec) -> Iterator[tuple[str, _Row | str]]:
+def _digested(path: Path, spec: Spec) -> tuple[str, Callable[[], _Row]]:
+    """A file's digest, and what decodes and prepares it."""
+    if isinstance(spec, ClipSpec):
+
+        def clip() -> _Row:
+            pixels, size = read_clip(path, spec)
+            return _Row(pixels=pixels, size=size)
+
+        return digest_of(path), clip
+    data = read_bytes(path)
+
+    def image() -> _Row:
+        decoded = decode(data, path)
+        return _Row(pixels=prepare(decoded, spec, color="bgr"), size=(decoded.shape[0], decoded.shape[1]))
+
+    return hashlib.sha256(data).hexdigest(), image
+
+
+def _rows(items: Sequence[tuple[Item, str]], root: Path, spec: Spec) -> Iterator[tuple[str, _Row | str]]:
     """Yield each item's digest with its pixels, or the reason why there are none, in order, decoding on every core."""
 
     def row(item: Item, known: str) -> tuple[str, _Row | str]:
         path = root / item.path
-        data = read_bytes(path)
-        digest = hashlib.sha256(data).hexdigest()
+        digest, read = _digested(path, spec)
         if known not in {"", digest}:
             raise DataError(f"{path} has changed since it was listed; put the old file back, or train again.")
         try:
-            image = decode(data, path)
-            return digest, _Row(pixels=prepare(image, spec, color="bgr"), size=(image.shape[0], image.shape[1]))
+            return digest, read()
         except DataError as error:
             return digest, str(error).removeprefix(str(path)).lstrip(" :")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ _LISTED_IN_MESSAGE = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One labelled image.
+    """One labelled image, or one labelled clip of video.
 
     Attributes:
         path: relative to the dataset's root in POSIX form, or absolute where a listing says so.
@@ -79,34 +79,43 @@ class Dataset:
         return self.root / item.path
 
 
-def scan(path: Path, *, for_training: bool = True, progress: Progress = no_progress) -> Dataset:
+def scan(
+    path: Path,
+    *,
+    for_training: bool = True,
+    suffixes: Collection[str] = SUFFIXES,
+    progress: Progress = no_progress,
+) -> Dataset:
     """Find the labelled images of ``path`` and digest their files; nothing is decoded.
 
     ``path`` is a folder with one subfolder per class, or with train, val and test folders of those, or a CSV or
-    Parquet listing. ``for_training`` asks for two classes and enough images in each; one image is enough to evaluate.
+    Parquet listing; ``suffixes`` see ``find_images``. ``for_training`` asks for two classes and enough images in each;
+    one image is enough to evaluate.
 
     Raises:
         DataError: nothing there, no images, one class, a class with too few images, or a bad listing.
         DependencyError: a Parquet listing and no pyarrow.
     """
-    dataset = find_images(path, for_training=for_training)
+    dataset = find_images(path, for_training=for_training, suffixes=suffixes)
     return with_digests(dataset, digests_of([dataset.file(item) for item in dataset.items], progress=progress))
 
 
-def find_images(path: Path, *, for_training: bool = True) -> Dataset:
+def find_images(path: Path, *, for_training: bool = True, suffixes: Collection[str] = SUFFIXES) -> Dataset:
     """Find the labelled images of ``path`` as ``scan`` does, but don't open them: every digest is empty.
+
+    ``suffixes`` are those of the files of a folder that are taken: of images, or of videos.
 
     Raises:
         DataError, DependencyError: as for ``scan``.
     """
     try:
-        root, entries, ignored = _entries(path)
+        root, entries, ignored = _entries(path, suffixes)
     except OSError as error:
         raise DataError(f"{error.filename or path} can't be read: {error.strerror}; give yourself access.") from error
     if not entries:
         found = f"none was found ({_counted(ignored)} beside)" if ignored else "none was found"
-        kinds = " ".join(sorted(SUFFIXES))
-        raise DataError(f"{path} must hold images ({kinds}), one subfolder per class, but {found}.")
+        kinds, what = " ".join(sorted(suffixes)), "images" if suffixes is SUFFIXES else "videos"
+        raise DataError(f"{path} must hold {what} ({kinds}), one subfolder per class, but {found}.")
     labels = tuple(sorted({entry.label for entry in entries}))
     index = {label: number for number, label in enumerate(labels)}
     items = tuple(
@@ -208,12 +217,12 @@ def digest_of(path: Path) -> str:
         raise DataError(f"{path} can't be opened: {error.strerror}.") from error
 
 
-def _entries(path: Path) -> tuple[Path, list[Entry], Counter[str]]:
+def _entries(path: Path, suffixes: Collection[str]) -> tuple[Path, list[Entry], Counter[str]]:
     """The folder that paths are relative to, the images, and the other files by suffix."""
     ignored: Counter[str] = Counter()
     if path.is_dir():
         root = path
-        entries, ignored = read_folder(path)
+        entries, ignored = read_folder(path, suffixes)
     elif path.is_file():
         root, entries = path.parent, read_listing(path)
     else:

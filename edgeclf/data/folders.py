@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from edgeclf.data.entries import Entry
@@ -16,8 +16,8 @@ PART_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "v
 """What a folder of a part may be called, and which part it is."""
 
 
-def read_folder(root: Path) -> tuple[list[Entry], Counter[str]]:
-    """Find the images below ``root``, in the order of their paths.
+def read_folder(root: Path, suffixes: Collection[str] = SUFFIXES) -> tuple[list[Entry], Counter[str]]:
+    """Find the images below ``root``, or what else ends in one of ``suffixes``, in the order of their paths.
 
     Hidden files and folders are passed over. Where every visible subfolder bears the name of a part, train is among
     them and holds folders itself, these are the parts; otherwise each subfolder is a class.
@@ -34,7 +34,7 @@ def read_folder(root: Path) -> tuple[list[Entry], Counter[str]]:
     for part, folder in _class_folders(root):
         label = unicodedata.normalize("NFC", folder.name)
         for path in files_below(folder):
-            if path.suffix.lower() not in SUFFIXES:
+            if path.suffix.lower() not in suffixes:
                 ignored[path.suffix.lower()] += 1
             elif path.is_file():
                 entries.append(Entry(path=path.relative_to(root).as_posix(), label=label, split=part))

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeclf.data.dataset import SPLIT_NAMES, Dataset
 from edgeclf.data.splits import Leak
-from edgeclf_device.preprocess import PrepareSpec
+from edgeclf_device.clips import Spec
 
 IMBALANCED = 3.0
 """Ratio of the largest class to the smallest from which it matters."""
@@ -100,7 +100,7 @@ class DataReport:
 def describe(
     dataset: Dataset,
     parts: Sequence[str],
-    spec: PrepareSpec,
+    spec: Spec,
     *,
     near: Sequence[tuple[int, int]] = (),
     leaks: Sequence[Leak] = (),

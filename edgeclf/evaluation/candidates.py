@@ -15,8 +15,8 @@ from edgeclf.evaluation.scores import Scores, engine_scores, read_keras
 from edgeclf.training.run import MODEL, Run, read_run
 from edgeclf_device.choice import runnable
 from edgeclf_device.classifier import Classifier
+from edgeclf_device.clips import Spec
 from edgeclf_device.errors import UsageError
-from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Candidate:
     model: str
     engine: str
     labels: tuple[str, ...]
-    spec: PrepareSpec
+    spec: Spec
     reject_below: float | None
     scores: Scoring
     network: keras.Model | None = field(default=None, repr=False)
@@ -138,7 +138,7 @@ def _of_network(
     *,
     model: str,
     labels: tuple[str, ...],
-    spec: PrepareSpec,
+    spec: Spec,
     threshold: float | None = None,
     weights_sha256: str = "",
 ) -> Candidate:
@@ -173,7 +173,7 @@ def _of_artifact(file: Path, classify: Classifier) -> Candidate:
         model=file.name,
         engine=f"{classify.engine.name} {classify.engine.version}",
         labels=classify.labels,
-        spec=manifest.preprocessing,
+        spec=manifest.spec,
         reject_below=manifest.reject_below,
         scores=scores,
         weights_sha256=str(manifest.provenance.get("weights_sha256", "")),

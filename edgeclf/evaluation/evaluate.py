@@ -18,8 +18,8 @@ from edgeclf.evaluation.candidates import Candidate, candidates
 from edgeclf.evaluation.confidence import accepted
 from edgeclf.evaluation.metrics import classification_metrics
 from edgeclf.training.run import MODEL, Run, image_root, items, read_run
+from edgeclf_device.clips import Spec
 from edgeclf_device.errors import DataError, UsageError
-from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.progress import Progress, no_progress
 
 
@@ -94,10 +94,8 @@ def _figures(true: NDArray[np.int64], scores: NDArray[np.float32], model: Candid
     return {**classification_metrics(true, scores, model.labels), "accepted": believed}
 
 
-def images_of(
-    data: Path, spec: PrepareSpec, split: str | None, progress: Progress
-) -> tuple[Dataset, NDArray[np.uint8], str]:
-    """The images asked for with their pixels, uint8 (N, H, W, C), and the name of the part of the data they are.
+def images_of(data: Path, spec: Spec, split: str | None, progress: Progress) -> tuple[Dataset, NDArray[np.uint8], str]:
+    """The images asked for with their pixels, uint8 (N, *spec.shape), and the name of the part of the data they are.
 
     Raises:
         DataError, UsageError: see ``evaluate``.
@@ -119,7 +117,7 @@ def images_of(
     return replace(dataset, items=tuple(dataset.items[row] for row in rows)), pixels[rows], wanted
 
 
-def _images_of(run: Run, spec: PrepareSpec, progress: Progress) -> tuple[Dataset, NDArray[np.uint8]]:
+def _images_of(run: Run, spec: Spec, progress: Progress) -> tuple[Dataset, NDArray[np.uint8]]:
     root, chosen = image_root(run), items(run, SPLIT_NAMES)
     dataset = Dataset(root=root, labels=run.labels, items=chosen)
     return dataset, cache.pixels(chosen, root, spec, progress=progress)

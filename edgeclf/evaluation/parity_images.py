@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeclf.evaluation.scores import Scores
 from edgeclf_device.artifact import Artifact
+from edgeclf_device.clips import Spec
 from edgeclf_device.errors import DataError
 from edgeclf_device.golden import GENERATOR, golden_input
 from edgeclf_device.preprocess import PrepareSpec
@@ -20,7 +21,7 @@ from edgeclf_device.progress import Progress, no_progress
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Images:
-    """What is run: uint8 (N, H, W, C), what they are in words, and the Keras model's scores where they are known."""
+    """What is run: uint8 (N, *shape), what they are in words, and the Keras model's scores where they are known."""
 
     pixels: NDArray[np.uint8]
     description: str
@@ -49,11 +50,11 @@ def image_source(
     from edgeclf.exporting.given_images import read_given
 
     @functools.cache
-    def given(labels: tuple[str, ...], spec: PrepareSpec) -> Images:
+    def given(labels: tuple[str, ...], spec: Spec) -> Images:
         found = read_given(data, labels, spec, progress=progress)
         return Images(pixels=found.take(_spread(len(found), count)), description=f"images of {data}")
 
-    return lambda artifact: given(artifact.manifest.labels, artifact.manifest.preprocessing)
+    return lambda artifact: given(artifact.manifest.labels, artifact.manifest.spec)
 
 
 def _of_run(run: Path, count: int, progress: Progress) -> Callable[[Artifact], Images]:
@@ -71,7 +72,7 @@ def _of_run(run: Path, count: int, progress: Progress) -> Callable[[Artifact], I
 
     def judging(artifact: Artifact) -> Images:
         manifest = artifact.manifest
-        if (manifest.labels, manifest.preprocessing) != (subject.labels, subject.spec):
+        if (manifest.labels, manifest.spec) != (subject.labels, subject.spec):
             raise DataError(
                 f"The artifact {manifest.name} has other labels or another preprocessing than {run}; name the run it "
                 "was exported from."
@@ -87,11 +88,18 @@ def _spread(available: int, count: int) -> list[int]:
 
 
 def synthetic_images(artifact: Artifact, count: int) -> Images:
-    """The artifact's golden input, then gradients, edges and flat fields, then golden inputs of other seeds."""
+    """The artifact's golden input, then gradients, edges and flat fields, then golden inputs of other seeds.
+
+    Of a video model each of the middle ones is a clip in which nothing moves.
+    """
     manifest = artifact.manifest
-    spec, seed = manifest.preprocessing, 0 if manifest.golden is None else manifest.golden.seed
+    spec, seed = manifest.spec, 0 if manifest.golden is None else manifest.golden.seed
     fields = (golden_input(GENERATOR, seed + 1 + extra, spec.shape) for extra in range(count))
-    made = [golden_input(GENERATOR, seed, spec.shape), *_patterns(spec), *fields]
+    made = [
+        golden_input(GENERATOR, seed, spec.shape),
+        *(np.broadcast_to(one, spec.shape) for one in _patterns(manifest.preprocessing)),
+        *fields,
+    ]
     return Images(pixels=np.stack(made[:count]), description="the golden input and synthetic images")
 
 

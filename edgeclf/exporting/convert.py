@@ -27,7 +27,7 @@ class Source:
     """A loaded Keras model, a folder for intermediate files and the pixels to calibrate with."""
 
     keras_model: Any
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     folder: Path
     calibration: NDArray[np.uint8] | None
 
@@ -214,7 +214,7 @@ def _split_rescaling(model: Any) -> tuple[_Rescaling | None, Any]:
 
 
 def _signature(source: Source, dtype: str) -> list[Any]:
-    """One prepared image, (1, height, width, channels), static."""
+    """One prepared image, (1, height, width, channels), or window of them, static."""
     import tensorflow as tf
 
     return [tf.TensorSpec((1, *source.shape), dtype, name="image")]

@@ -40,6 +40,7 @@ from edgeclf_device.artifact import write_artifact
 from edgeclf_device.atomic import atomic_folder, require_empty, write_text
 from edgeclf_device.bundle import Bundle, read_bundle, write_bundle_index
 from edgeclf_device.certificate import Certificate
+from edgeclf_device.clips import frame_of
 from edgeclf_device.errors import UsageError
 from edgeclf_device.manifest import Container, Manifest, Scheme
 from edgeclf_device.progress import Progress, no_progress
@@ -133,6 +134,8 @@ def export_subject(
     subject: Subject, out: Path, asked: Request, *, tell: Tell = silent, progress: Progress = no_progress
 ) -> Bundle:
     """As ``export``, for a model and images that are at hand."""
+    if subject.clip is not None:
+        _require_for_clips(asked)
     calibration = choose_calibration(subject, asked, progress) if asked.calibrated else None
     for doubt in () if calibration is None else calibration.doubts:
         tell(doubt)
@@ -152,6 +155,17 @@ def export_subject(
         write_bundle_index(folder, name=subject.name, files=[artifact.file for artifact in artifacts])
         verify(folder, progress=progress).raise_if_failed()
     return read_bundle(out)
+
+
+def _require_for_clips(asked: Request) -> None:
+    """Check that nothing is asked for that only a model of single images can be.
+
+    Raises:
+        UsageError: something is.
+    """
+    for option, is_on in (("--c-header", asked.c_header), ("--dynamic-batch", asked.dynamic_batch)):
+        if is_on:
+            raise UsageError(f"{option} is for models of single images, but this one sees clips; leave it out.")
 
 
 def _artifacts(task: _Task) -> Generator[_Artifact]:
@@ -180,7 +194,7 @@ def _models(task: _Task, conversion: str) -> Iterator[_Model]:
     for scheme in task.asked.schemes:
         if source_of(container, scheme) == conversion:
             content, made = (converted, {}) if scheme == converted_to else _made(converted, container, scheme, task)
-            if container == "tflite":
+            if container == "tflite" and task.subject.clip is None:  # other tools have no word for clips
                 content = _described(content, task.subject)
             elif task.asked.dynamic_batch:
                 content = batched(content)
@@ -216,17 +230,18 @@ def _measured(task: _Task, made: _Model, yardstick: Yardstick) -> _Artifact:
     """Run the model on the golden input and on the images that judge, and describe it."""
     subject = task.subject
     container, scheme, model = made.container, made.scheme, made.content
-    tensors = tensors_of(model, container, scheme, in_float=made.made.get("in_float", ()))
+    spec = subject.spec
+    tensors = tensors_of(model, container, scheme, clip=subject.clip, in_float=made.made.get("in_float", ()))
     calibration = task.calibration if scheme in STATIC else None
     manifest = Manifest(
         name=subject.name,
         container=container,
         scheme=scheme,
         labels=subject.labels,
-        preprocessing=subject.spec,
+        preprocessing=frame_of(spec),
         inputs=tensors[:1],
         outputs=tensors[1:],
-        golden=golden_of(model, container, scheme, tensors, subject.spec, seed=yardstick.golden_seed),
+        golden=golden_of(model, container, scheme, tensors, spec, seed=yardstick.golden_seed),
         calibration=None if calibration is None else {**calibration.record, **made.made},
         provenance={**subject.provenance, "versions": _versions()},
         reject_below=subject.reject_below,

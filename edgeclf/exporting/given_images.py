@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from edgeclf.data.cache import pixels
+from edgeclf.data.clips import suffixes_of
 from edgeclf.data.dataset import Dataset, Item, digest_of, scan
 from edgeclf.exporting.subject import Images
+from edgeclf_device.clips import Spec
 from edgeclf_device.errors import DataError
-from edgeclf_device.images import SUFFIXES
-from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.progress import Progress, no_progress
 
 MIN_CALIBRATION_IMAGES = 8
 """Fewer say nothing of the ranges to expect. A hundred or more are better."""
 
 
-def read_given(path: Path, labels: Sequence[str], spec: PrepareSpec, *, progress: Progress = no_progress) -> Images:
+def read_given(path: Path, labels: Sequence[str], spec: Spec, *, progress: Progress = no_progress) -> Images:
     """The images of a folder or a CSV listing, prepared; of equal files one.
 
     They are labelled where the listing's labels, or the names of the folder's subfolders, are all among ``labels``,
@@ -30,7 +30,7 @@ def read_given(path: Path, labels: Sequence[str], spec: PrepareSpec, *, progress
         DataError: nothing is there, or an image can't be read.
         SystemStateError: the pixel cache can't be written.
     """
-    found = _dataset(path, labels, progress)
+    found = _dataset(path, labels, suffixes_of(spec), progress)
     first = {item.digest: item for item in reversed(found.items)}
     items = tuple(item for item in found.items if first[item.digest] is item)
     known = bool(found.labels) and set(found.labels) <= set(labels)
@@ -76,15 +76,17 @@ def without(images: Images, digests: Collection[str]) -> Images:
     return images.part(kept)
 
 
-def _dataset(path: Path, labels: Sequence[str], progress: Progress) -> Dataset:
+def _dataset(path: Path, labels: Sequence[str], suffixes: Collection[str], progress: Progress) -> Dataset:
     try:
-        files = sorted(_images_below(path)) if path.is_dir() and not _is_labelled(path, labels) else None
+        files = (
+            sorted(_files_below(path, suffixes)) if path.is_dir() and not _is_labelled(path, labels, suffixes) else None
+        )
     except OSError as error:
         raise DataError(f"{error.filename or path} can't be read: {error.strerror}; give yourself access.") from error
     if files is None:
-        return scan(path, for_training=False, progress=progress)
+        return scan(path, for_training=False, suffixes=suffixes, progress=progress)
     if not files:
-        raise DataError(f"{path} must hold images ({' '.join(sorted(SUFFIXES))}), at any depth, but none was found.")
+        raise DataError(f"{path} must hold files of {' '.join(sorted(suffixes))}, at any depth, but none was found.")
     digests = progress(map(digest_of, files), "reading files", len(files))
     items = [
         Item(path=file.relative_to(path).as_posix(), label=0, digest=digest)
@@ -93,15 +95,15 @@ def _dataset(path: Path, labels: Sequence[str], progress: Progress) -> Dataset:
     return Dataset(root=path.absolute(), labels=(), items=tuple(items))
 
 
-def _is_labelled(folder: Path, labels: Sequence[str]) -> bool:
+def _is_labelled(folder: Path, labels: Sequence[str], suffixes: Collection[str]) -> bool:
     visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     classes = {unicodedata.normalize("NFC", entry.name) for entry in visible if entry.is_dir()}
-    beside = any(entry.suffix.lower() in SUFFIXES and entry.is_file() for entry in visible)
+    beside = any(entry.suffix.lower() in suffixes and entry.is_file() for entry in visible)
     return bool(classes) and classes <= set(labels) and not beside
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
+def _files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     for file in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if file.suffix.lower() in SUFFIXES and not hidden and file.is_file():
+        if file.suffix.lower() in suffixes and not hidden and file.is_file():
             yield file

@@ -36,7 +36,7 @@ class Job:
         convention: what a model that was trained elsewhere takes and gives; None: the model of a run, which takes
             uint8 pixels and gives probabilities.
         folder: where each conversion is written, as ``<conversion>.bin``.
-        shape: (height, width, channels) of the prepared image.
+        shape: of what the model sees: (height, width, channels), of a video model (window, height, width, channels).
         classes: number of labels, which the model's output must have.
         conversions: names of ``convert.CONVERTERS``, in the order wanted.
         calibration: path of a ``.npy`` file with uint8 (N, height, width, channels), for static int8.
@@ -50,7 +50,7 @@ class Job:
     kind: Kind = "keras"
     convention: Convention | None = None
     folder: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: int
     conversions: tuple[str, ...]
     calibration: str | None

@@ -32,7 +32,7 @@ def load_keras(path: Path) -> Any:
     return model
 
 
-def load_saved_model(path: Path, shape: tuple[int, int, int]) -> Any:
+def load_saved_model(path: Path, shape: tuple[int, ...]) -> Any:
     """The graph of a SavedModel as a Keras model of one layer.
 
     Raises:
@@ -54,7 +54,7 @@ def load_saved_model(path: Path, shape: tuple[int, int, int]) -> Any:
     return keras.Model(image, answers)
 
 
-def from_pixels(model: Any, shape: tuple[int, int, int], classes: int, convention: Convention) -> Any:
+def from_pixels(model: Any, shape: tuple[int, ...], classes: int, convention: Convention) -> Any:
     """A Keras model that takes uint8 (1, H, W, C) pixels and answers probabilities, layer by layer the given one.
 
     Raises:
@@ -121,7 +121,7 @@ def _values(image: Any, convention: Convention) -> Any:
     return made
 
 
-def _check(model: Any, shape: tuple[int, int, int], classes: int) -> None:
+def _check(model: Any, shape: tuple[int, ...], classes: int) -> None:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelError(
             f"A classifier must have one input and one output, but the model has {len(model.inputs)} and "

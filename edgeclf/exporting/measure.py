@@ -15,11 +15,11 @@ from edgeclf.evaluation.scores import Pixels, engine_scores
 from edgeclf_device.artifact import read_artifact
 from edgeclf_device.bundle import Bundle
 from edgeclf_device.certificate import MAX_CHANGED_IMAGES, Certificate, ChangedImage, Changes
+from edgeclf_device.clips import Spec
 from edgeclf_device.engines import open_engine
 from edgeclf_device.errors import GateError, ModelError
 from edgeclf_device.golden import GENERATOR, golden_input
 from edgeclf_device.manifest import Container, Golden, Scheme, Tensor
-from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.progress import Progress, no_progress
 from edgeclf_device.text import drop_interval
 
@@ -232,7 +232,7 @@ def choose_golden_seed(scores: Mapping[int, Sequence[float]]) -> int:
 
 
 def golden_of(
-    model: bytes, container: Container, scheme: Scheme, tensors: tuple[Tensor, Tensor], spec: PrepareSpec, *, seed: int
+    model: bytes, container: Container, scheme: Scheme, tensors: tuple[Tensor, Tensor], spec: Spec, *, seed: int
 ) -> Golden:
     """The golden input of ``seed`` and the scores that this very model gives it on one thread."""
     pixels = golden_input(GENERATOR, seed, spec.shape)

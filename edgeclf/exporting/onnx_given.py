@@ -57,7 +57,7 @@ def read_onnx(path: Path) -> bytes:
     return whole
 
 
-def from_pixels(model: bytes, shape: tuple[int, int, int], classes: int, convention: Convention) -> bytes:
+def from_pixels(model: bytes, shape: tuple[int, ...], classes: int, convention: Convention) -> bytes:
     """The model with one input ``image``, uint8 (1, H, W, C), and one output ``scores``; canonical bytes.
 
     Args:
@@ -233,7 +233,7 @@ def _check_classes(scores: Any, classes: int) -> None:
     require_classes(classes if sides[1] is None else sides[1], classes)
 
 
-def _lead_in(graph: Any, image: Any, shape: tuple[int, int, int], convention: Convention) -> None:
+def _lead_in(graph: Any, image: Any, shape: tuple[int, ...], convention: Convention) -> None:
     """Put the way from the pixels to the network before the graph; ``image`` becomes the pixels."""
     onnx = _onnx()
     sides, kind = _sides(image), image.type.tensor_type.elem_type
@@ -265,7 +265,7 @@ def _lead_in(graph: Any, image: Any, shape: tuple[int, int, int], convention: Co
     _declare(image, onnx.TensorProto.UINT8, (1, *shape))
 
 
-def _channels_first(sides: list[int | None], shape: tuple[int, int, int]) -> bool:
+def _channels_first(sides: list[int | None], shape: tuple[int, ...]) -> bool:
     layouts = {False: (1, *shape), True: (1, shape[2], *shape[:2])}
     fitting = [
         first

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf.exporting.convention import Convention, Kind
-from edgeclf_device.preprocess import PrepareSpec
+from edgeclf_device.clips import ClipSpec, Spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Images:
     """Some prepared images: a split of a run's data, or images that the caller names.
 
     Attributes:
-        pixels: uint8 (M, H, W, C), of all images, normally mapped from disk.
+        pixels: uint8 (M, H, W, C), of all images, or (M, T, H, W, C), of all clips, normally mapped from disk.
         rows: (N,) which of them.
         true: (N,) class indices; None where nothing is known of the model's classes.
         digests: SHA-256 of each image's file.
@@ -66,7 +66,7 @@ class Subject:
         name: begins the name of every artifact.
         model: path of its file or folder.
         labels: of the model's outputs, in order.
-        spec: preprocessing that the model was trained with.
+        spec: preprocessing that the model was trained with, and of a video model its window.
         calibration: images to choose the calibration from; None: there are none.
         tuning: images to choose a way of quantizing by, none of which trained the model or judges it; None: what the
             calibration leaves over.
@@ -81,7 +81,7 @@ class Subject:
     name: str
     model: Path
     labels: tuple[str, ...]
-    spec: PrepareSpec
+    spec: Spec
     calibration: Images | None
     tuning: Images | None
     judging: Images | None
@@ -90,3 +90,8 @@ class Subject:
     provenance: Mapping[str, Any]
     kind: Kind = "keras"
     convention: Convention | None = None
+
+    @property
+    def clip(self) -> ClipSpec | None:
+        """The window of a video model; None of one of single images."""
+        return self.spec if isinstance(self.spec, ClipSpec) else None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edgeclf_calibration.tflite_file import operators, read_file
+from edgeclf_device.clips import ClipSpec
 from edgeclf_device.engines import missing, open_engine
 from edgeclf_device.errors import ModelError
-from edgeclf_device.manifest import Container, Scheme, Tensor
+from edgeclf_device.manifest import IMAGES, VIDEO, Container, Scheme, Tensor
 from edgeclf_device.quantization import Quantization
 
 HEAVY_OPERATORS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"})
@@ -18,11 +20,11 @@ HEAVY_OPERATORS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "
 
 
 def tensors_of(
-    model: bytes, container: Container, scheme: Scheme, *, in_float: Collection[str] = ()
+    model: bytes, container: Container, scheme: Scheme, *, clip: ClipSpec | None = None, in_float: Collection[str] = ()
 ) -> tuple[Tensor, Tensor]:
     """The manifest's input and output of a model; the input's values are the pixels as they are, in float32 for w8a16.
 
-    ``in_float`` names the layers that were left in float on purpose.
+    ``clip`` is the window of a video model; ``in_float`` names the layers that were left in float on purpose.
 
     Raises:
         ModelError: the input is of another type, or a static int8 .tflite model still multiplies in float.
@@ -34,13 +36,15 @@ def tensors_of(
     wanted = "float32" if scheme == "w8a16" else "uint8"
     if image.dtype != wanted:
         raise ModelError(f"The model must take pixels as {wanted}, but the converter made its input {image.dtype}.")
+    if clip is not None:
+        image = replace(image, layout=VIDEO, window=clip.window, stride=clip.stride, fps=clip.fps)
     return image, scores
 
 
 def _other(model: bytes, container: Container) -> tuple[Tensor, Tensor]:
     engine = open_engine(model, container)
     try:
-        image = Tensor(name=engine.input_name, dtype=engine.input_dtype, shape=engine.input_shape, layout="NHWC")
+        image = Tensor(name=engine.input_name, dtype=engine.input_dtype, shape=engine.input_shape, layout=IMAGES)
         scores = Tensor(name=engine.output_name, dtype=engine.output_dtype, shape=engine.output_shape, layout="NC")
     finally:
         engine.close()
@@ -57,7 +61,7 @@ def _tflite(model: bytes) -> tuple[Tensor, Tensor]:
     interpreter.allocate_tensors()
     (image,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
     quantized = np.issubdtype(scores["dtype"], np.integer)
-    return _tensor(image, "NHWC", None), _tensor(scores, "NC", _quantization(scores) if quantized else None)
+    return _tensor(image, IMAGES, None), _tensor(scores, "NC", _quantization(scores) if quantized else None)
 
 
 def _check_integers(model: bytes) -> None:

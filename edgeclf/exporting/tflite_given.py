@@ -32,12 +32,12 @@ class Network:
     """
 
     model: bytes
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     convention: Convention
     channels_first: bool
 
 
-def network_of(model: bytes, shape: tuple[int, int, int], classes: int, convention: Convention) -> Network:
+def network_of(model: bytes, shape: tuple[int, ...], classes: int, convention: Convention) -> Network:
     """Look at a user's .tflite model, take its own arithmetic on the pixels off, and end it in probabilities.
 
     Args:
@@ -87,7 +87,7 @@ def from_pixels(network: Network) -> bytes:
     return packed(file)
 
 
-def _fix_batch(file: Any, shape: tuple[int, int, int]) -> bool:
+def _fix_batch(file: Any, shape: tuple[int, ...]) -> bool:
     """Make every dimension static; whether the input has its channels first."""
     (graph,) = file.subgraphs
     image = graph.tensors[graph.inputs[0]]

@@ -23,6 +23,8 @@ class ModelConfig:
         dropout: share of the features dropped before the logits while training.
         batch_norm: of ``cnn``: BatchNorm after each convolution.
         filters: of ``cnn``: of the first block; the second has twice as many.
+        frame_backbone: of ``cnn_lstm``: the image network that sees each frame, by its name in the registry.
+        frame_units, lstm_units: of ``cnn_lstm``: sizes of what is kept of a frame, and of the LSTM.
         patch_size, width, depth, attention_heads: of ``vit_tiny``: side of a patch in pixels, size of a token, number
             of blocks, attention heads of each.
     """
@@ -36,6 +38,9 @@ class ModelConfig:
     width: int = 192
     depth: int = 12
     attention_heads: int = 3
+    frame_backbone: str = "cnn"
+    frame_units: int = 64
+    lstm_units: int = 64
 
     def __post_init__(self) -> None:
         def require(name: str, constraint: str, *, holds: bool) -> None:
@@ -45,7 +50,7 @@ class ModelConfig:
         require("head", f"one of {', '.join(HEADS)}", holds=self.head in HEADS)
         require("hidden", "at least 0", holds=self.hidden >= 0)
         require("dropout", "from 0 to below 1", holds=0 <= self.dropout < 1)
-        for name in ("filters", "patch_size", "width", "depth", "attention_heads"):
+        for name in ("filters", "patch_size", "width", "depth", "attention_heads", "frame_units", "lstm_units"):
             require(name, "at least 1", holds=getattr(self, name) >= 1)
         require("width", "a multiple of model.attention_heads", holds=self.width % self.attention_heads == 0)
 
@@ -58,12 +63,14 @@ class Architecture:
         image_size: side of the square image in pixels.
         channels: 3 or 1.
         classes: number of labels.
+        window: frames of a clip; 1 for single images.
         options: the ``model`` table.
     """
 
     image_size: int
     channels: int
     classes: int
+    window: int = 1
     options: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
 
 
 def nodes(model: Any) -> list[Any]:
@@ -26,6 +29,26 @@ def origin(tensor: Any) -> tuple[Any, int, int]:
 def producer(tensor: Any) -> Any:
     """Return the operation that made ``tensor``."""
     return origin(tensor)[0]
+
+
+def has_graph(model: Any) -> bool:
+    """Whether ``model`` is one of Keras's own two kinds, whose graph says all that it computes."""
+    import keras
+
+    return isinstance(model, keras.Model) and type(model).__module__.startswith("keras.")
+
+
+def spread(model: keras.Model, tensors: Any) -> Any:
+    """Call the layers of ``model``, and of the models inside it, one by one on ``tensors``."""
+    import keras
+
+    def call(layer: Any, *arguments: Any, **options: Any) -> Any:
+        return spread(layer, arguments[0]) if has_graph(layer) else layer(*arguments, **options)
+
+    # Keras has no public way to run a graph on tensors of our own without leaving a cast before them.
+    graph = model._functional if isinstance(model, keras.Sequential) else model  # noqa: SLF001
+    outputs = graph._run_through_graph([tensors], call_fn=call)  # noqa: SLF001
+    return outputs[0] if isinstance(outputs, list) and len(outputs) == 1 else outputs
 
 
 def stable_names(operations: Iterable[Any], *, reserved: Collection[str] = ()) -> dict[int, str]:

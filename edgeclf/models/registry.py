@@ -2,7 +2,7 @@
 
 Every model that ``build`` returns is one flat functional graph, named "classifier":
 
-- input "image": uint8 (N, size, size, channels), the prepared pixels;
+- input "image": uint8 (N, size, size, channels), the prepared pixels; of clips (N, window, size, size, channels);
 - first layer "rescale": a Rescaling of one scale and one offset, whose zero point (-offset / scale) is a whole number
   from 0 to 255;
 - "features": float32 (N, width) (a user's own model need not have it);
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from edgeclf.models import (
     applications,
     cnn,
+    cnn_lstm,
     download,
     efficientnet_lite,
     keras_file,
@@ -63,6 +64,7 @@ class Backbone:
         blocks: name of every block and of its last layer, from the image upwards; empty where no part of the network
             is ever frozen.
         published: ImageNet weights, where there are any.
+        video: whether it sees clips and not single images.
     """
 
     build: Callable[[Architecture], keras.Model]
@@ -71,6 +73,7 @@ class Backbone:
     defaults: tuple[str, ...] = ()
     blocks: Mapping[str, str] = field(default_factory=dict)
     published: Published | None = None
+    video: bool = False
 
     @property
     def has_imagenet(self) -> bool:
@@ -134,6 +137,21 @@ BACKBONES: Mapping[str, Backbone] = {
             "model.batch_norm=true",
         ),
     ),
+    "cnn_lstm": Backbone(
+        build=lambda architecture: cnn_lstm.build(architecture, _frame_backbone(architecture.options).build),
+        fits=lambda image_size, options: _frame_backbone(options).fits(image_size, options),
+        defaults=(
+            *_UNTRAINED,
+            "image_size=32",
+            "train.epochs=20",
+            "augment.flip_horizontal=false",
+            "clip.window=8",
+            "clip.stride=4",
+            "model.filters=8",
+            "model.batch_norm=true",
+        ),
+        video=True,
+    ),
     "efficientnet_lite0": _efficientnet_lite(efficientnet_lite.LITE0),
     "efficientnet_lite1": _efficientnet_lite(efficientnet_lite.LITE1, "image_size=240", "train.fine_tune_from=block07"),
     "efficientnet_lite2": _efficientnet_lite(efficientnet_lite.LITE2, "image_size=260", "train.fine_tune_from=block07"),
@@ -158,6 +176,20 @@ BACKBONES: Mapping[str, Backbone] = {
         ),
     ),
 }
+
+
+def _frame_backbone(options: ModelConfig) -> Backbone:
+    """The image network that sees the frames of a clip.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    images = [name for name, one in BACKBONES.items() if not one.video]
+    if options.frame_backbone not in images:
+        raise UsageError(
+            f"model.frame_backbone must be one of {', '.join(images)}, but it is {options.frame_backbone!r}."
+        )
+    return BACKBONES[options.frame_backbone]
 
 
 def backbone(name: str) -> Backbone:
@@ -229,7 +261,7 @@ def build(name: str, architecture: Architecture, *, weights: str) -> keras.Model
         keras_file.take_over(model, Path(weights))
     elif weights != "none" and chosen.published is not None:
         chosen.published.load(model, None if weights == "imagenet" else Path(weights))
-    elif chosen.published is not None:
+    elif chosen.published is not None or chosen.video:
         _settle_soon(model)
     return model
 

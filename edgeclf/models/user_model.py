@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeclf.models.architecture import Architecture
-from edgeclf.models.graph import nodes, origin, producer, stable_names
+from edgeclf.models.graph import has_graph, nodes, origin, producer, spread, stable_names
 from edgeclf.models.head import HEAD_LAYERS, logit_count, rescaled_image, scored
 from edgeclf_device.errors import ModelError, UsageError, first_line
 
@@ -101,7 +101,7 @@ def _check(given: Any, name: str, shape: tuple[int, ...], units: int) -> None:
 
     if not isinstance(given, keras.Model):
         raise ModelError(f"{name} must return a keras.Model, but it returned {type(given).__name__}.")
-    if not _has_graph(given):
+    if not has_graph(given):
         raise ModelError(
             f"{name} must return a functional or sequential model, but {type(given).__name__} is a class of its own, "
             "whose graph can't be read; build it with keras.Model(inputs, outputs)."
@@ -127,27 +127,7 @@ def _flat(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
     import keras
 
     image = keras.Input(shape, dtype=model.inputs[0].dtype)
-    return keras.Model(image, _spread(model, image))
-
-
-def _has_graph(model: Any) -> bool:
-    """Whether ``model`` is one of Keras's own two kinds, whose graph says all that it computes."""
-    import keras
-
-    return isinstance(model, keras.Model) and type(model).__module__.startswith("keras.")
-
-
-def _spread(model: keras.Model, tensors: Any) -> Any:
-    """Call the layers of ``model``, and of the models inside it, one by one on ``tensors``."""
-    import keras
-
-    def call(layer: Any, *arguments: Any, **options: Any) -> Any:
-        return _spread(layer, arguments[0]) if _has_graph(layer) else layer(*arguments, **options)
-
-    # Keras has no public way to run a graph on tensors of our own without leaving a cast before them.
-    graph = model._functional if isinstance(model, keras.Sequential) else model  # noqa: SLF001
-    outputs = graph._run_through_graph([tensors], call_fn=call)  # noqa: SLF001
-    return outputs[0] if isinstance(outputs, list) and len(outputs) == 1 else outputs
+    return keras.Model(image, spread(model, image))
 
 
 def _check_stock(flat: keras.Model, name: str) -> None:
@@ -197,7 +177,7 @@ def _in_our_form(flat: keras.Model, architecture: Architecture) -> keras.Model:
         special[id(first)], x = "rescale", image
     others = [one for one in body.operations if id(one) not in special and not isinstance(one, layers.InputLayer)]
     copies = _Copies({**stable_names(others, reserved=_RESERVED), **special})
-    logits = body._run_through_graph([x], operation_fn=copies.of)  # noqa: SLF001 - see _spread
+    logits = body._run_through_graph([x], operation_fn=copies.of)  # noqa: SLF001 - see graph.spread
     if "logits" not in special.values():
         logits = layers.Identity(dtype="float32", name="logits")(logits)
     model = scored(image, logits, architecture)
@@ -237,7 +217,7 @@ def _without_activation(output: Any) -> Any:
     """Return what the softmax or sigmoid that makes ``output`` is given, or ``output`` where another layer makes it."""
     last = producer(output)
     if type(last).__name__ in {"Softmax", "Sigmoid"} or (type(last).__name__ == "Activation" and _is_score(last)):
-        return last._inbound_nodes[origin(output)[1]].input_tensors[0]  # noqa: SLF001 - see _spread
+        return last._inbound_nodes[origin(output)[1]].input_tensors[0]  # noqa: SLF001 - see graph.spread
     return output
 
 

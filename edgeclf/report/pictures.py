@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf.evaluation import explain
+from edgeclf.training.augment import filmstrips, preview_grid
 from edgeclf.training.config import TrainConfig
 from edgeclf_device.atomic import write_text
 from edgeclf_device.errors import ModelError
@@ -25,7 +26,7 @@ FORMAT = (1, 0)
 GALLERY, WRONG = 24, 16
 """Images in the gallery, and how many of them may be wrong ones where there are right ones to show as well."""
 SIDE_PIXELS = 176
-PREVIEW_IMAGES, PREVIEW_VIEWS = 5, 6
+PREVIEW_IMAGES, PREVIEW_VIEWS, CLIP_PREVIEW_VIEWS = 5, 6, 2
 _JPEG_QUALITY = 85
 
 Image = NDArray[np.uint8]
@@ -94,7 +95,8 @@ def take_pictures(
 
     Args:
         model: the trained network.
-        pixels: uint8 (N, H, W, C), prepared images, of which a few are read.
+        pixels: uint8 (N, H, W, C), prepared images, or (N, T, H, W, C), clips, which are shown as their frames side by
+            side, with nothing of where the network looked. A few are read.
         labels: (N,) class indices.
         train, judged: indices of the training images and of those that judge the model.
         scores: float32 (len(judged), classes), what ``model`` says of them.
@@ -103,7 +105,7 @@ def take_pictures(
     chosen = choose(labels[judged], scores)
     rows = judged[chosen]
     images = pixels[rows]
-    method = explain.method(model)
+    method = "" if images.ndim == 5 else explain.method(model)
     heats = (
         explain.explain(model, images, scores[chosen].argmax(axis=1)) if method and len(rows) else [None] * len(rows)
     )
@@ -113,7 +115,7 @@ def take_pictures(
             image=_jpeg(_thumbnail(image)),
             overlay=None if heat is None else _jpeg(explain.overlay(_thumbnail(image), heat)),
         )
-        for row, image, heat in zip(rows, images, heats, strict=True)
+        for row, image, heat in zip(rows, filmstrips(images) if images.ndim == 5 else images, heats, strict=True)
     )
     return Pictures(method=method, gallery=gallery, augmentation=_preview(pixels, labels, train, config))
 
@@ -165,11 +167,10 @@ def _preview(
     pixels: NDArray[np.uint8], labels: NDArray[np.int64], train: NDArray[np.int64], config: TrainConfig
 ) -> bytes:
     """A few training images, of as many classes as can be, each with some of its augmented views."""
-    from edgeclf.training.augment import preview_grid
-
+    columns = CLIP_PREVIEW_VIEWS if pixels.ndim == 5 else PREVIEW_VIEWS
     _, first = np.unique(labels[train], return_index=True)
     rows = train[[*first, *np.setdiff1d(np.arange(len(train)), first)][:PREVIEW_IMAGES]]
-    grid = preview_grid(pixels[rows], labels[rows], config.augment, seed=config.seed, columns=PREVIEW_VIEWS)
+    grid = preview_grid(pixels[rows], labels[rows], config.augment, seed=config.seed, columns=columns)
     return _jpeg(_thumbnail(grid, side_pixels=900))
 
 

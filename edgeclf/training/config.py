@@ -18,6 +18,7 @@ import tomllib
 
 from edgeclf.models import registry
 from edgeclf.models.architecture import ModelConfig
+from edgeclf_device.clips import ClipSpec, Spec
 from edgeclf_device.errors import UsageError
 from edgeclf_device.preprocess import PrepareSpec
 
@@ -38,6 +39,24 @@ class _Override(str):
 def _require(key: str, constraint: str, value: object, *, holds: bool) -> None:
     if not holds:
         raise UsageError(f"{key} must be {constraint}, but it is {value!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """Which frames of a video a network for clips sees; see ``edgeclf_device.clips.ClipSpec``.
+
+    Attributes:
+        window: frames that a decision sees; 1: single images.
+        stride: ticks from one decision on a stream to the next.
+        fps: ticks a second.
+    """
+
+    window: int = 1
+    stride: int = 1
+    fps: float = 8.0
+
+    def __post_init__(self) -> None:
+        _require("clip.window", "at least 1", self.window, holds=self.window >= 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,6 +315,7 @@ class TrainConfig:
     channels: str = "rgb"
     crop: str = "stretch"
     crop_fraction: float = 1.0
+    clip: ClipConfig = field(default_factory=ClipConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -317,15 +337,18 @@ class TrainConfig:
         return bool(self.distill.teacher or self.semi.unlabeled)
 
     @property
-    def spec(self) -> PrepareSpec:
-        """The preprocessing."""
-        return PrepareSpec(
+    def spec(self) -> Spec:
+        """The preprocessing, and of a network for clips the window too."""
+        frame = PrepareSpec(
             height=self.image_size,
             width=self.image_size,
             channels=self.channels,  # type: ignore[arg-type]  # PrepareSpec refuses any other word itself
             crop=self.crop,  # type: ignore[arg-type]
             crop_fraction=self.crop_fraction,
         )
+        if self.clip.window == 1:
+            return frame
+        return ClipSpec(frame=frame, window=self.clip.window, stride=self.clip.stride, fps=self.clip.fps)
 
 
 def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> TrainConfig:

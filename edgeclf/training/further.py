@@ -14,6 +14,7 @@ from edgeclf.training.config import TrainConfig
 from edgeclf.training.images import TrainingImages, Unlabelled
 from edgeclf.training.phases import PROBE, plan
 from edgeclf.training.teacher import Teacher, find_teacher, open_teacher, order_of, soft_targets
+from edgeclf_device.clips import frame_of
 from edgeclf_device.errors import UsageError
 from edgeclf_device.progress import Progress, no_progress
 
@@ -83,7 +84,9 @@ def gather(
     unlabelled = None
     if config.semi.unlabeled:
         folder = Path(config.semi.unlabeled)
-        unlabelled = read_unlabelled(folder, config.spec, beside=dataset, parts=parts, strict=strict, progress=progress)
+        unlabelled = read_unlabelled(
+            folder, frame_of(config.spec), beside=dataset, parts=parts, strict=strict, progress=progress
+        )
     return Further(unlabelled=unlabelled, teacher=teacher)
 
 

@@ -31,7 +31,7 @@ class TrainingImages:
     the right what a model says; ``edgeclf.training.two_part_targets`` has their loss.
 
     Attributes:
-        pixels: uint8 (N, H, W, C), of all images, normally mapped from disk.
+        pixels: uint8 (N, H, W, C), of all images, or (N, T, H, W, C), of all clips, normally mapped from disk.
         labels: int64 (N,), class indices.
         weights: float32 (N,), of each image in the loss.
         train, val: int64, indices into the N.
@@ -62,10 +62,9 @@ class TrainingImages:
         return 2 * self.classes if self.two_parts else self.classes
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of an image."""
-        height, width, channels = self.pixels.shape[1:]
-        return height, width, channels
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, C) of an image, (T, H, W, C) of a clip."""
+        return self.pixels.shape[1:]
 
     def one_hot(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return float32 (len(indices), classes)."""

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from edgeclf.data.dataset import Item
 from edgeclf.data.splits import SplitRow, read_splits
 from edgeclf.training.config import TrainConfig, load_config
+from edgeclf_device.clips import Spec
 from edgeclf_device.errors import DataError, ModelError, UsageError
-from edgeclf_device.preprocess import PrepareSpec
 
 FORMAT = (1, 0)
 
@@ -50,11 +50,11 @@ class Run:
 
     @property
     def model_path(self) -> Path:
-        """The Keras model: uint8 (N, H, W, C) "image" to float32 (N, classes) "scores"."""
+        """The Keras model: uint8 (N, H, W, C) "image", of video (N, T, H, W, C), to float32 (N, classes) "scores"."""
         return self.folder / MODEL
 
     @property
-    def spec(self) -> PrepareSpec:
+    def spec(self) -> Spec:
         """The preprocessing that the model was trained with."""
         return self.config.spec
 

@@ -22,8 +22,8 @@ from edgeclf.exporting.untrusted import check_keras_file
 from edgeclf.training.run import METRICS, MODEL, read_run
 from edgeclf_device.bundle import INDEX
 from edgeclf_device.classifier import Classifier
+from edgeclf_device.clips import Spec
 from edgeclf_device.errors import DataError, ModelError, UsageError, first_line
-from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.progress import Progress, no_progress
 
 KERAS = ".keras"
@@ -48,7 +48,7 @@ class Teacher:
 
     path: Path
     labels: tuple[str, ...] | None
-    spec: PrepareSpec | None
+    spec: Spec | None
     digest: str
 
     def to_json(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def soft_targets(
     dataset: Dataset,
     labels: Sequence[str],
     *,
-    spec: PrepareSpec,
+    spec: Spec,
     temperature: float,
     progress: Progress = no_progress,
 ) -> NDArray[np.float32]:

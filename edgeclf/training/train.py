@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from edgeclf.data import cache
+from edgeclf.data.clips import one_frame
 from edgeclf.data.dataset import Dataset
 from edgeclf.data.duplicates import near_duplicates
 from edgeclf.data.report import describe
@@ -22,7 +23,7 @@ from edgeclf.evaluation.confidence import expected_calibration_error, fit_temper
 from edgeclf.models import registry
 from edgeclf.models.architecture import Architecture
 from edgeclf.report.pictures import Pictures, take_pictures, write_pictures
-from edgeclf.training.augment import require_colours
+from edgeclf.training.augment import require_alike, require_colours
 from edgeclf.training.backend import compile_options, dtype_policy, precision, require_keras, seed_everything
 from edgeclf.training.config import ConfidenceConfig, TrainConfig, to_toml
 from edgeclf.training.further import Further, gather, named_teacher, require_further, with_further
@@ -55,7 +56,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
     chosen = registry.backbone(config.backbone)
     data = Path(config.data).expanduser().absolute()
     chosen.fits(config.image_size, config.model)
-    require_colours(config.augment, channels=config.spec.shape[2])
+    _require_kind(config, video=chosen.video)
+    require_colours(config.augment, channels=config.spec.shape[-1])
     registry.require_weights(config.backbone, config.weights)
     train = config.train
     if not is_pretrained(config):
@@ -88,6 +90,31 @@ def _require_gradients(config: TrainConfig) -> None:
         )
     if config.adversarial.method != "none" and phases == ["probe"]:
         raise UsageError(f"{begin}one epoch is the linear probe alone; give train.epochs of at least 2.")
+
+
+def _require_kind(config: TrainConfig, *, video: bool) -> None:
+    """Check that a network for clips is asked for clips, and for what can be done to them, and no other network."""
+    if video != (config.clip.window > 1):
+        wanted = "at least 2" if video else "1 for a network that sees single images"
+        raise UsageError(
+            f"clip.window must be {wanted}, but {config.backbone} was given {config.clip.window}; "
+            "networks for clips are cnn_lstm alone."
+        )
+    if not video:
+        return
+    require_alike(config.augment)
+    if config.train.qat:
+        raise UsageError(
+            f"train.qat rounds the layers of image networks, not the products inside the LSTM of {config.backbone}; "
+            "leave --qat out."
+        )
+    for key, is_on in (
+        ("adversarial.method", config.adversarial.method != "none"),
+        ("semi.unlabeled", bool(config.semi.unlabeled)),
+        ("distill.teacher", bool(config.distill.teacher)),
+    ):
+        if is_on:
+            raise UsageError(f"{key} is for networks of single images, but {config.backbone} sees clips; leave it out.")
 
 
 def _say_nothing(_line: str) -> None:
@@ -153,7 +180,7 @@ def _write_run(
     clock = [time.perf_counter()]
     teacher = named_teacher(config)
     dataset, pixels = cache.load(Path(config.data), config.spec, strict=strict, progress=progress)
-    near = near_duplicates(pixels, progress=progress) if config.split.near_duplicates else []
+    near = near_duplicates(one_frame(pixels), progress=progress) if config.split.near_duplicates else []
     parts = split(dataset, seed=config.seed, fractions=config.split.fractions, near=near)
     data = describe(dataset, parts, config.spec, near=near, leaks=leaks(dataset, parts, near))
     further = gather(config, teacher, dataset, parts, strict=strict, progress=progress)
@@ -231,7 +258,11 @@ def _fitted(
     """Build the network, train it, and return it in float32."""
     seed_everything(config.seed, deterministic=config.train.deterministic)
     architecture = Architecture(
-        image_size=config.image_size, channels=images.shape[2], classes=images.classes, options=config.model
+        image_size=config.image_size,
+        channels=images.shape[-1],
+        classes=images.classes,
+        window=config.clip.window,
+        options=config.model,
     )
     policy = precision(config.train.precision)
     with dtype_policy(policy):
