@@ -22,8 +22,8 @@ from edgeclf.evaluation.worst_images import Worst, worst_images
 from edgeclf.training.run import MODEL, Run, read_run
 from edgeclf_device.artifact import read_artifact
 from edgeclf_device.choice import runnable
+from edgeclf_device.clips import ClipSpec, Spec
 from edgeclf_device.errors import UsageError
-from edgeclf_device.preprocess import PrepareSpec
 from edgeclf_device.progress import Progress, no_progress
 
 IMAGES = 500
@@ -70,7 +70,9 @@ def robustness(
     rising = tuple(sorted(set(epsilons)))
 
     @functools.cache
-    def judging(spec: PrepareSpec) -> tuple[Dataset, Images, str]:
+    def judging(spec: Spec) -> tuple[Dataset, Images, str]:
+        if isinstance(spec, ClipSpec):
+            raise UsageError("Robustness is measured on single images, but this model sees clips; leave it out.")
         dataset, pixels, part = images_of(data, spec, split, progress)
         rows = np.sort(np.random.default_rng(seed).permutation(len(pixels))[:images])
         chosen = tuple(dataset.items[row] for row in rows)

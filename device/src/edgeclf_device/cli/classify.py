@@ -75,13 +75,8 @@ def classify(options: argparse.Namespace) -> int:
                 done += 1
             for rejected in source.rejected:
                 print(f"not read: {rejected.reason}", file=sys.stderr)
-            if not done and source.rejected:
-                raise DataError(f"Not one frame of {source.description} could be read; see the lines above.")
-            if not done and (clip := classifier.clip) is not None:
-                raise DataError(
-                    f"A decision needs {clip.window} frames at {clip.fps:g} a second, {clip.seconds:.2f} s in all, but "
-                    f"{source.description} ended before that; give a longer video."
-                )
+            if not done:
+                _explain_silence(source, classifier)
     except Terminated:
         notify("STOPPING=1")
     if log is not None and log.lost:
@@ -89,6 +84,17 @@ def classify(options: argparse.Namespace) -> int:
     if keeper is not None and keeper.lost:
         raise SystemStateError(f"{keeper.folder} lacks {keeper.lost} hard frames that could not be kept; free space.")
     return 0
+
+
+def _explain_silence(source: Source, classifier: Classifier) -> None:
+    """Say why a source that has ended led to no decision; an empty one is no failure."""
+    if source.rejected:
+        raise DataError(f"Not one frame of {source.description} could be read; see the lines above.")
+    if (clip := classifier.clip) is not None:
+        raise DataError(
+            f"A decision needs {clip.window} frames at {clip.fps:g} a second, {clip.seconds:.2f} s in all, but "
+            f"{source.description} ended before that; give a longer video."
+        )
 
 
 def _log(options: argparse.Namespace, stack: ExitStack) -> EventLog | None:
