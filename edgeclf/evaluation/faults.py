@@ -27,8 +27,9 @@ from edgeclf.exporting.subject import Subject
 from edgeclf.training.run import image_root, items, read_run
 from edgeclf_device.artifact import Artifact, read_artifact
 from edgeclf_device.bundle import resolve
+from edgeclf_device.clips import frame_of
 from edgeclf_device.engines import open_engine
-from edgeclf_device.errors import DataError
+from edgeclf_device.errors import DataError, UsageError
 from edgeclf_device.images import load
 from edgeclf_device.manifest import Manifest
 from edgeclf_device.preprocess import PrepareSpec, prepare
@@ -78,21 +79,25 @@ def checks_against(path: Path, run: Path, *, images: int = IMAGES, progress: Pro
         of this machine.
 
     Raises:
-        UsageError: there is no such path or run.
+        UsageError: there is no such path or run, or the run is of clips.
         DataError: the run has no images, or they are not where they were.
         ModelError: an artifact or the run is damaged.
         DependencyError: an engine is not installed; TensorFlow, where layers have to be looked at.
     """
     subject = read_subject(run, progress=progress)
+    if subject.clip is not None:
+        raise UsageError(
+            f"{run} sees clips, and only what is wrong with models of single images is known; leave it out."
+        )
     judged = _judged(run, subject, images)
-    checks = [_preparing(judged, subject.spec)]
+    checks = [_preparing(judged, frame_of(subject.spec))]
     for file in resolve(path):
         artifact = read_artifact(file)
         manifest = artifact.manifest
-        found = [_labels(manifest, subject), _preprocessing(manifest, subject.spec)]
+        found = [_labels(manifest, subject), _preprocessing(manifest, frame_of(subject.spec))]
         if manifest.calibration is not None:
             found.append(_calibration(manifest, subject))
-        if manifest.preprocessing.shape == subject.spec.shape and len(manifest.labels) == len(subject.labels):
+        if manifest.preprocessing.shape == frame_of(subject.spec).shape and len(manifest.labels) == len(subject.labels):
             found.append(_scores(artifact, subject, judged, progress))
         checks += [Check(file=file.name, name=name, outcome=outcome, detail=detail) for name, outcome, detail in found]
     return checks
@@ -106,7 +111,7 @@ def _judged(run: Path, subject: Subject, count: int) -> _Judged:
     everything, root = items(opened, SPLIT_NAMES), image_root(opened)
     places = np.linspace(0, len(judging) - 1, min(count, len(judging))).round().astype(int)
     decoded = [load(root / everything[int(judging.rows[place])].path) for place in places]
-    pixels = np.stack([prepare(image, subject.spec, backend="numpy") for image in decoded])
+    pixels = np.stack([prepare(image, frame_of(subject.spec), backend="numpy") for image in decoded])
     return _Judged(decoded=decoded, pixels=pixels, keras=reference[places])
 
 
@@ -184,7 +189,7 @@ def _scores(artifact: Artifact, subject: Subject, judged: _Judged, progress: Pro
         doubt = _doubt(scores, judged.keras, manifest)
         if not doubt:
             return "scores", "ok", f"those that its certificate states, on {len(scores)} images"
-        explained = _explained(run, scores, judged, subject.spec)
+        explained = _explained(run, scores, judged, frame_of(subject.spec))
     finally:
         engine.close()
     if explained is None:
