@@ -70,7 +70,8 @@ def review(
         address, allow_remote, token: as for ``edgeclf_device.web.serve``.
 
     Raises:
-        UsageError: one of the two folders lies in the other, ``out`` is a file, or as ``edgeclf_device.web.serve``.
+        UsageError: one of the two folders lies in the other, ``out`` is a file, ``model`` is one of video, or as
+            ``edgeclf_device.web.serve``.
         DataError: no images, or a label that can't be the name of a folder.
         ModelError, DependencyError: ``model`` can't be opened, or Starlette or uvicorn is not installed.
         SystemStateError: ``out`` can't be written, another review writes to it, or the port is taken.
@@ -79,6 +80,11 @@ def review(
     images = find_images(folder)
     with ExitStack() as stack:
         classifier = None if model is None else stack.enter_context(Classifier.open(model))
+        if classifier is not None and classifier.clip is not None:
+            raise UsageError(
+                f"What is reviewed are single images, but {model} sees windows of {classifier.clip.window} frames; "
+                "name its labels with --labels."
+            )
         known = [] if labels is None else read_labels(labels)
         try:
             classes = find_classes(out, (*known, *(classifier.labels if classifier else ())))

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -297,6 +298,17 @@ def test_classify_keeps_the_least_sure_of_a_folder_and_says_so(some_artifact, ph
         assert {record.artifact for record in records} == {classify.artifact.digest}
     assert len(records) == 4
     assert max(margins[record.name] for record in records) <= sorted(margins.values())[3] + 1e-6
+
+
+def test_2_a_model_of_video_is_unsure_of_windows_and_no_single_frame_is_kept(photos, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    clips = Path(__file__).parent / "artifacts" / "format-1.3.onnx"
+    arguments = ["classify", str(clips), "--source", str(photos), "--keep-hard", str(tmp_path / "hard")]
+    assert main(arguments) == 2
+    assert (
+        "keeps single frames to be labelled, but format-1.3.onnx is unsure of windows of 4" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "hard").exists()
 
 
 def test_nothing_is_kept_unless_asked_for(some_artifact, photos, tmp_path, monkeypatch, capsys):

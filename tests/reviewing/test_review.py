@@ -17,7 +17,7 @@ from edgeclf.reviewing.journal import JOURNAL, Journal
 from edgeclf.reviewing.review import review
 from edgeclf_device import DataError, SystemStateError, UsageError
 
-HARD = Path(__file__).parents[1] / "device" / "artifacts" / "format-1.2.onnx"
+ARTIFACT = Path(__file__).parents[1] / "device" / "artifacts" / "format-1.2.onnx"
 TOKEN = "a-token-of-the-tests"  # noqa: S105 - of the tests
 
 
@@ -112,10 +112,16 @@ def test_when_all_is_decided_nothing_is_left(reviewing):
 
 def test_a_model_s_labels_are_classes_and_it_says_what_it_sees(reviewing, hard):
     pytest.importorskip("onnxruntime")
-    person = reviewing(model=HARD, labels=None)
+    person = reviewing(model=ARTIFACT, labels=None)
     answer = person.next()
     assert answer["image"]["guess"]["label"] in [one["label"] for one in answer["classes"]]
     assert len(answer["image"]["guess"]["top"]) == 3
+
+
+def test_2_a_model_of_video_guesses_nothing_of_single_images(hard, tmp_path):
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UsageError, match=r"single images, but .*format-1\.3\.onnx sees windows of 4 frames"):
+        review(hard, out=tmp_path / "out", model=ARTIFACT.with_name("format-1.3.onnx"))
 
 
 # ---- where copies go

@@ -17,7 +17,7 @@ from edgeclf_device import text
 from edgeclf_device.classifier import Classifier
 from edgeclf_device.cli.parsed import options_given, token_given
 from edgeclf_device.decisions import parse_rule
-from edgeclf_device.errors import DataError, SystemStateError
+from edgeclf_device.errors import DataError, SystemStateError, UsageError
 from edgeclf_device.event_log import EventLog, event_json
 from edgeclf_device.hard_frames import Limits
 from edgeclf_device.notify import Watchdog, notify
@@ -116,6 +116,11 @@ def _keeper(
         return None
     from edgeclf_device.keeping import KeepHard
 
+    if classifier.clip is not None:
+        raise UsageError(
+            f"--keep-hard keeps single frames to be labelled, but {classifier.path.name} is unsure of windows of "
+            f"{classifier.clip.window} frames; leave it out, or record the video."
+        )
     if isinstance(source, Images):  # each is a moment of its own
         limits = replace(limits, apart_frames=1)
     keeper = KeepHard(
