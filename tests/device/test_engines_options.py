@@ -409,10 +409,10 @@ def test_a_binding_gives_the_bytes_of_a_plain_run_each_in_memory_of_its_own(tiny
 
 
 def test_the_first_run_is_over_when_a_binding_is_there_and_its_addresses_stay(tiny, bound):
-    binding = bound.binding(1)
+    binding = bound._binding_for(1)
     bound.run(golden_input(GENERATOR, 1, (1, *tiny.shape)))
-    assert bound.binding(1) is binding
-    assert np.allclose(bound.binding(1).get().sum(), 1, atol=1e-5)
+    assert bound._binding_for(1) is binding
+    assert np.allclose(bound._binding_for(1).get().sum(), 1, atol=1e-5)
 
 
 def test_transfer_is_told_apart_from_the_time_of_the_device(tiny, bound):

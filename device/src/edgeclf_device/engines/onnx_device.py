@@ -80,10 +80,6 @@ class OnnxDevice(OnnxRuntime):
         """See ``Engine.run``; ``transfer_ns`` is renewed."""
         return calling(self._run, batch)
 
-    def binding(self, images: int) -> Bound:
-        """What ``run`` fills, runs and reads for so many images."""
-        return calling(self._binding_for, images)
-
     def close(self) -> None:
         """See ``Engine.close``."""
         self._bound = None
