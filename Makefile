@@ -48,6 +48,8 @@ full: install ## everything that takes long: slow tests, every backbone, recipes
 	$(RUN)/python benchmarks/recipes.py solar-cells
 	$(RUN)/python benchmarks/recipes.py fashion-cnn
 	$(RUN)/python benchmarks/recipes.py fashion-vit
+	$(RUN)/python benchmarks/less_labels.py unlabelled
+	$(RUN)/python benchmarks/less_labels.py distilled
 	$(RUN)/python benchmarks/quantization.py
 	$(RUN)/python benchmarks/drop.py
 	$(RUN)/python benchmarks/robustness.py

@@ -11,14 +11,17 @@ from typing import Any
 import keras
 from keras import ops
 
+_TINY = 1e-12
+"""Stands for 0 where a logarithm or a quotient is taken."""
+
 
 class TwoPartLoss(keras.losses.Loss):  # type: ignore[misc]  # untyped
-    """Cross-entropy with each part of the target, the right one at a temperature.
+    """Cross-entropy with the left part of the target, and divergence from the right one at a temperature.
 
     The right part is of Hinton, Vinyals and Dean (1503.02531): the target, softened by the temperature already, against
     the student's logits divided by it, times its square, so that the gradient stays as large as that of the left part.
-    Cross-entropy differs from their divergence by what no weight can change. With temperature 1 it is that of a
-    pseudo-label.
+    Their divergence is 0 where they agree, and differs from the cross-entropy by what no weight can change. With
+    temperature 1 and a pseudo-label it is the cross-entropy.
 
     Not the backend's own cross-entropy, whose gradient is right only for targets that sum to 1.
 
@@ -38,8 +41,10 @@ class TwoPartLoss(keras.losses.Loss):  # type: ignore[misc]  # untyped
         even = ops.sum(hard, axis=-1, keepdims=True) / hard.shape[-1]
         hard = (1 - self._label_smoothing) * hard + self._label_smoothing * even
         of_labels = ops.sum(hard * ops.log_softmax(logits), axis=-1)
-        of_model = ops.sum(soft * ops.log_softmax(logits / self._temperature), axis=-1)
-        return -of_labels - self._temperature**2 * of_model
+        share = ops.maximum(ops.sum(soft, axis=-1, keepdims=True), _TINY)
+        wanted = ops.log(ops.maximum(soft / share, _TINY))
+        divergence = ops.sum(soft * (wanted - ops.log_softmax(logits / self._temperature)), axis=-1)
+        return self._temperature**2 * divergence - of_labels
 
 
 class LabelledAccuracy(keras.metrics.Mean):  # type: ignore[misc]  # untyped

@@ -26,9 +26,20 @@ def test_the_loss_is_that_of_hinton_et_al(keras):
     from edgeclf.training.two_part_targets import TwoPartLoss
 
     targets = np.concatenate([0.3 * HARD, 0.7 * SOFT], axis=1)
-    wanted = 0.3 * -(HARD * log_softmax(LOGITS)).sum(1) + 0.7 * 16 * -(SOFT * log_softmax(LOGITS / 4)).sum(1)
+    divergence = (SOFT * (np.log(SOFT) - log_softmax(LOGITS / 4))).sum(1)
+    wanted = 0.3 * -(HARD * log_softmax(LOGITS)).sum(1) + 0.7 * 16 * divergence
     loss = TwoPartLoss(label_smoothing=0.0, temperature=4.0)
     assert float(loss(targets, LOGITS)) == pytest.approx(wanted.mean(), rel=1e-5)
+
+
+def test_a_pseudo_label_has_its_cross_entropy_and_a_target_that_is_met_none(keras):
+    from edgeclf.training.two_part_targets import TwoPartLoss
+
+    loss = TwoPartLoss(label_smoothing=0.1, temperature=1.0)
+    wanted = -(HARD * log_softmax(LOGITS)).sum(1).mean()
+    assert float(loss(np.pad(HARD, ((0, 0), (3, 0))), LOGITS)) == pytest.approx(wanted, rel=1e-5)
+    met = np.exp(log_softmax(LOGITS))
+    assert float(loss(np.pad(met, ((0, 0), (3, 0))), LOGITS)) == pytest.approx(0, abs=1e-6)
 
 
 def test_labels_alone_have_the_loss_of_plain_targets_smoothed_or_not(keras):
