@@ -51,6 +51,7 @@ full: install ## everything that takes long: slow tests, every backbone, recipes
 	$(RUN)/python benchmarks/less_labels.py unlabelled
 	$(RUN)/python benchmarks/less_labels.py distilled
 	$(RUN)/python benchmarks/quantization.py
+	$(RUN)/python benchmarks/video.py
 	$(RUN)/python benchmarks/drop.py
 	$(RUN)/python benchmarks/robustness.py
 	$(RUN)/python benchmarks/calibration_memory.py
