@@ -18,12 +18,13 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from photos import calibration_photos
-from record import RESULTS, write_record
+from record import RESULTS, commit, write_record
 from scipy.stats import binomtest
 
 from edgeclf.benchmarking.plot import logarithmic
@@ -52,6 +53,7 @@ PARTS: dict[str, dict[str, Any]] = {
 """Bundles of each network: w8a16 is one of its own, since not every network can be exported to it."""
 PHOTOS = {"most": 100, "w8a16": 40}
 """Half of them judge; the kernels of w8a16 are slow."""
+SCHEMES = ("fp32", "fp16", "w8a32", "w8a8", "w8a16")
 ENGINES = {"tflite": "litert", "onnx": "onnxruntime"}
 SECONDS, SLOW_RUNS = 6.0, 7
 BOUND = ("mobilenet_v2", "efficientnet_lite0")
@@ -152,32 +154,23 @@ def _photos(count: int) -> Path:
     return folder
 
 
-def measure(name: str) -> list[dict[str, Any]]:
+def measure(name: str) -> Iterator[dict[str, Any]]:
     """Every artifact of a network: in turn with fp32 of its format, w8a16 alone."""
-    rows = []
     with Bars() as progress:
         for container, engine in ENGINES.items():
-            base = artifact(name, "fp32", container)
+            base, common = artifact(name, "fp32", container), {"engine": engine, "threads": 1, "progress": progress}
             for scheme in ("w8a8", "fp16", "w8a32"):
-                made = compare(
-                    base,
-                    artifact(name, scheme, container),
-                    engine=engine,
-                    threads=1,
-                    seconds=SECONDS,
-                    progress=progress,
-                )
+                made = compare(base, artifact(name, scheme, container), seconds=SECONDS, **common)
                 if scheme == "w8a8":
-                    rows.append(_row(name, made.base, None))
-                rows.append(_row(name, made.other, made))
+                    yield _row(name, made.base, None)
+                yield _row(name, made.other, made)
         slow = artifact(name, "w8a16", "tflite")
         if slow.exists():
             plan = Plan(iterations=SLOW_RUNS, warmup=1)
-            rows.append(_row(name, bench(slow, engine="litert", threads=1, plan=plan, progress=progress), None))
+            yield _row(name, bench(slow, engine="litert", threads=1, plan=plan, progress=progress), None)
         else:
             refused = (ZOO / f"{name}-w8a16.refused").read_text(encoding="utf-8").strip()
-            rows.append({"network": name, "container": "tflite", "scheme": "w8a16", "refused": refused})
-    return rows
+            yield {"network": name, "container": "tflite", "scheme": "w8a16", "refused": refused}
 
 
 def artifact(name: str, scheme: str, container: str) -> Path:
@@ -291,6 +284,11 @@ def _beats(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return faster and truer and (one["total_ms"] < other["total_ms"] or one["agreement"] > other["agreement"])
 
 
+def _key(row: dict[str, Any]) -> tuple[int, int, int]:
+    """The place of a row in the table."""
+    return NETWORKS.index(row["network"]), list(ENGINES).index(row["container"]), SCHEMES.index(row["scheme"])
+
+
 def main() -> None:
     """Do the step that is named, or all; fail where a bound is not kept."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -303,10 +301,10 @@ def main() -> None:
     for name in names:
         if asked.step in {"all", "make"}:
             make(name)
-        if asked.step in {"all", "measure"}:
-            others = [row for row in known if row["network"] != name]
-            known = sorted([*others, *measure(name)], key=lambda row: NETWORKS.index(row["network"]))
-            # After each: one network can be renewed alone, when the machine is quiet.
+        for row in measure(name) if asked.step in {"all", "measure"} else ():
+            known = [*(one for one in known if _key(one) != _key(row)), {**row, "commit": commit()}]
+            known.sort(key=_key)
+            # After each: a quiet machine may not stay quiet for long, and any network can be renewed alone.
             write_record(asked.json, rows=known, bounds=MIN_SPEED_UP, instruction_sets=processor())
     if asked.step in {"all", "page"}:
         record = json.loads(asked.json.read_text(encoding="utf-8"))
