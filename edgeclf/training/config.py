@@ -264,8 +264,8 @@ class DistillConfig:
     """
 
     teacher: str = ""
-    share: float = 0.9
-    temperature: float = 4.0
+    share: float = 0.5
+    temperature: float = 2.0
 
     def __post_init__(self) -> None:
         _require("distill.share", "above 0 and below 1", self.share, holds=0 < self.share < 1)
