@@ -2,8 +2,8 @@
 
 Ultralytics makes and exports the network, and predicts from its own .onnx file; ours is an artifact that the command
 export made of that file. Each in a process of its own (Ultralytics in an environment of its own, made once in the
-cache), pinned to the same core; they take turns. The total is from the frame as an array to the label. With random
-weights the labels mean nothing; how many agree is told.
+cache: 1.6 GB, and more where PyPI's torch brings CUDA), pinned to the same core; they take turns. The total is from the
+frame as an array to the label. With random weights the labels mean nothing; how many agree is told.
 Run: ``.venv/bin/python -m benchmarks.runtime.ultralytics``; a record goes to its benchmarks/results/runtime-*.json.
 Fails where a bound is not kept.
 """
