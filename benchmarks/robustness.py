@@ -38,7 +38,7 @@ SETTINGS = (
 )
 NETWORKS = {
     "plain": (),
-    "hardened": ("adversarial.method=fgsm", f"adversarial.epsilon={EPSILON}"),
+    "hardened": ("adversarial.method=fgsm", "adversarial.epsilon=10"),
 }
 
 
