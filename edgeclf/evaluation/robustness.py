@@ -155,8 +155,8 @@ def _under_attack(one: Candidate, found: _Found, true: NDArray[np.int64]) -> dic
     if one.network is None:
         return {name: tuple(_accuracy(one, worst.images, true) for worst in all_) for name, all_ in found.items()}
     return {
-        **{name: tuple(float(1 - worst.deceived.mean()) for worst in all_) for name, all_ in found.items()},
-        IN_FLOAT: tuple(float(1 - worst.deceived_in_float.mean()) for worst in found["pgd"]),
+        **{name: tuple(float((~worst.deceived).mean()) for worst in all_) for name, all_ in found.items()},
+        IN_FLOAT: tuple(float((~worst.deceived_in_float).mean()) for worst in found["pgd"]),
     }
 
 
