@@ -72,6 +72,7 @@ def test_our_ranges_give_the_bytes_of_quantize_static_on_the_same_images(ready, 
         tmp_path / "out.onnx",
         Reader(),
         per_channel=True,
+        reduce_range=True,  # the form that is made where no target is named
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         nodes_to_exclude=nodes_in_float(onnx.load_from_string(ready)),
