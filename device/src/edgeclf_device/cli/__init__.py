@@ -20,11 +20,11 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "edgeclf-devi
 
     ``program`` is the name in help and messages; ``edgeclf`` hands its same commands over under its own.
     """
-    from edgeclf_device.cli.parser import parser
-
-    options = parser(program).parse_args(arguments)
-    _prepare_streams()
     try:
+        from edgeclf_device.cli.parser import parser  # here, for an interrupt may come while modules are loaded
+
+        options = parser(program).parse_args(arguments)
+        _prepare_streams()
         with kept_interrupts():
             code: int = options.run(options)
             sys.stdout.flush()
