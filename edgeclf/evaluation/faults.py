@@ -9,7 +9,7 @@ named. Where none does, ``layer_faults`` looks at the layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -32,7 +32,7 @@ from edgeclf_device.engines import open_engine
 from edgeclf_device.errors import DataError, UsageError
 from edgeclf_device.images import load
 from edgeclf_device.manifest import Manifest
-from edgeclf_device.preprocess import PrepareSpec, prepare
+from edgeclf_device.preprocess import PrepareSpec, crop_box, inner_size, prepare
 from edgeclf_device.progress import Progress, no_progress
 from edgeclf_device.verify import Check, Outcome
 
@@ -89,15 +89,16 @@ def checks_against(path: Path, run: Path, *, images: int = IMAGES, progress: Pro
         raise UsageError(
             f"{run} sees clips, and only what is wrong with models of single images is known; leave it out."
         )
+    spec = frame_of(subject.spec)
     judged = _judged(run, subject, images)
-    checks = [_preparing(judged, frame_of(subject.spec))]
+    checks = [_preparing(judged, spec)]
     for file in resolve(path):
         artifact = read_artifact(file)
         manifest = artifact.manifest
-        found = [_labels(manifest, subject), _preprocessing(manifest, frame_of(subject.spec))]
+        found = [_labels(manifest, subject), _preprocessing(manifest, spec)]
         if manifest.calibration is not None:
             found.append(_calibration(manifest, subject))
-        if manifest.preprocessing.shape == frame_of(subject.spec).shape and len(manifest.labels) == len(subject.labels):
+        if manifest.preprocessing.shape == spec.shape and len(manifest.labels) == len(subject.labels):
             found.append(_scores(artifact, subject, judged, progress))
         checks += [Check(file=file.name, name=name, outcome=outcome, detail=detail) for name, outcome, detail in found]
     return checks
@@ -129,12 +130,14 @@ def _preparing(judged: _Judged, spec: PrepareSpec) -> Check:
 
 def _resized(judged: _Judged, spec: PrepareSpec, name: str) -> Pixels:
     """The images cropped and coloured by the contract, but resized in another way."""
-    size, made = (spec.width, spec.height), []
+    whole, made = replace(spec, crop="letterbox" if spec.crop == "letterbox" else "stretch", crop_fraction=1.0), []
     for image in judged.decoded:
-        height, width = image.shape[:2]
-        whole = PrepareSpec(height=height, width=width, channels=spec.channels)
-        resized = cv2.resize(prepare(image, whole, backend="numpy"), size, interpolation=_RESIZES[name])
-        made.append(resized.reshape(spec.shape))
+        top, left, rows, columns = crop_box(image.shape[0], image.shape[1], spec)
+        kept = PrepareSpec(height=rows, width=columns, channels=spec.channels)
+        coloured = prepare(image[top : top + rows, left : left + columns], kept, backend="numpy")
+        height, width = inner_size(rows, columns, spec)
+        resized = cv2.resize(coloured, (width, height), interpolation=_RESIZES[name])
+        made.append(prepare(np.asarray(resized, np.uint8), whole, backend="numpy"))
     return np.stack(made)
 
 
