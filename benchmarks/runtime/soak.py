@@ -41,6 +41,7 @@ REST_S = 0.5
 WELL = 5
 """Frames after which a camera counts as well again."""
 MAX_GROWTH_MB = 4.0
+SAMPLE_S = 0.2
 RESOURCES = ("mb", "threads", "descriptors")
 
 CAMERA_FAULTS = ("stall", "torn", "unplug", "resize", "repeat", "block", "slow")
@@ -139,11 +140,16 @@ def resources() -> tuple[float, int, int]:
 
 
 def growth(samples: list[tuple[float, int, int]]) -> dict[str, Any]:
-    """Medians of the first and the last quarter after a warm-up of one fifth, and whether they are flat."""
+    """The first and the last quarter after a warm-up of one fifth, and whether what the process holds is flat.
+
+    Memory is compared by medians. Threads and descriptors are compared by the fewest held at once: they come and go
+    with each connection, and a median of theirs says how long the camera was away; one that is leaked raises the fewest.
+    """
     settled = np.array(samples[len(samples) // 5 :])
     quarter = max(len(settled) // 4, 1)
-    first, last = np.median(settled[:quarter], axis=0), np.median(settled[-quarter:], axis=0)
-    hours = len(settled) / 3600
+    ends = settled[:quarter], settled[-quarter:]
+    first, last = (np.array([np.median(end[:, 0]), *end[:, 1:].min(axis=0)]) for end in ends)
+    hours = len(settled) * SAMPLE_S / 3600
     slope = np.polyfit(np.linspace(0, hours, len(settled)), settled[:, 0], 1)[0]
     rows = {name: {"first": float(first[at]), "last": float(last[at])} for at, name in enumerate(RESOURCES)}
     flat = bool(last[0] - first[0] <= MAX_GROWTH_MB and (last[1:] <= first[1:] + 1).all())
@@ -185,7 +191,7 @@ def run(artifact: Path, minutes: float, camera: FaultyCamera, pipe: Connection) 
             worker.start()
         samples = []
         while time.monotonic() < end:
-            time.sleep(1)
+            time.sleep(SAMPLE_S)
             samples.append(resources())
             for one in both:
                 one.source.take_notes()
