@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from edgeclf.report.artifacts import ArtifactRow, artifact_rows, conditions
 from edgeclf.training.run import Run
-from edgeclf_device.bench import Measurement, bench
+from edgeclf_device.bench import Measurement, Plan, bench
 from edgeclf_device.bundle import Bundle
 from edgeclf_device.progress import Progress, no_progress
 from edgeclf_device.sources import Frame, open_frames
 
 FRAMES = 32
 """Test images that every artifact is measured on."""
+GLANCE = Plan(seconds=3.0)
+"""Enough for a column of a table; ``edgeclf bench`` measures until it can say how sure it is."""
 
 
 def judged_frames(run: Run) -> list[Frame]:
@@ -45,6 +47,7 @@ def measured(
             frames=frames,
             description=description,
             threads=1,
+            plan=GLANCE,
             progress=progress,
         )
         for entry in bundle.artifacts

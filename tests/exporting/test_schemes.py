@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from make_clips import SETTINGS, write_clips
 
 from edgeclf.exporting.export import export
 from edgeclf.training.config import load_config
@@ -15,8 +16,13 @@ from edgeclf_device.errors import EdgeclfError
 
 pytestmark = pytest.mark.tensorflow
 TABLE = Path(__file__).parents[2] / "docs" / "reference" / "schemes.md"
-SIZES = {"cnn": 28, "vit_tiny": 32, "efficientnet_lite0": 32}
-QUICK = {"vit_tiny": ["model.depth=1", "model.width=24"]}
+QUICK = {
+    "cnn": ["image_size=28"],
+    "vit_tiny": ["image_size=32", "model.depth=1", "model.width=24"],
+    "cnn_lstm": list(SETTINGS),
+    "efficientnet_lite0": ["image_size=32", "weights=none", "train.fine_tune_from=all"],
+}
+SLOW = ("efficientnet_lite0",)
 
 
 def cells(backbone: str) -> dict[str, str]:
@@ -27,20 +33,15 @@ def cells(backbone: str) -> dict[str, str]:
     return dict(zip(head[1:], row[1:], strict=True))
 
 
-@pytest.mark.parametrize("backbone", SIZES)
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in QUICK]
+)
 def test_what_the_table_says_of_a_backbone_holds(backbone, run_folder, tmp_path):
     pytest.importorskip("tensorflow")
     stated = cells(backbone)
     assert len(stated) == 10
-    overrides = [
-        f"data={run_folder.parent / 'images'}",
-        f"backbone={backbone}",
-        f"image_size={SIZES[backbone]}",
-        "weights=none",
-        "train.fine_tune_from=all",
-        "train.epochs=1",
-        *QUICK.get(backbone, []),
-    ]
+    data = write_clips(tmp_path / "clips") if backbone == "cnn_lstm" else run_folder.parent / "images"
+    overrides = [*QUICK[backbone], f"data={data}", f"backbone={backbone}", "train.epochs=1"]
     run = train(load_config(None, overrides), out=tmp_path / "run")
     for container in ("tflite", "onnx"):
         ours = {kind.split(".")[0]: cell for kind, cell in stated.items() if kind.endswith(f".{container}")}

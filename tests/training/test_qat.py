@@ -368,6 +368,7 @@ def test_a_training_interrupted_in_mid_epoch_ends_like_an_unbroken_one(keras, im
     assert resumed.metrics["weights_sha256"] == unbroken.metrics["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_jax_trains_for_int8_and_the_command_has_a_flag_for_it(image_folder, tmp_path):
     pytest.importorskip("jax")
     plain = ["augment.flip_horizontal=false", "augment.shift=0", "augment.brightness=0", "augment.contrast=0"]
