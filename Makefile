@@ -6,7 +6,8 @@ UV := .uv/bin/uv
 RUN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 # A few processes at once, as many as there are cores; one file's tests stay together, so that they share what they made.
-PYTEST := $(RUN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# The order of files is that of tests/conftest.py.
+PYTEST := $(RUN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-lean test-tflite-runtime arm64 soak full lint format contracts wheels wheelhouse \

@@ -28,6 +28,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--refresh-golden", action="store_true", help="write the golden files anew instead of comparing")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that need TensorFlow go first: begun last, one of them would keep one process busy and the others idle."""
+    long = {item.path for item in items if item.get_closest_marker("tensorflow")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session")
 def refresh_golden(request: pytest.FixtureRequest) -> bool:
     """Whether golden files are to be written anew; the change then shows in the version control's diff."""
