@@ -69,12 +69,12 @@ class Augmenter:
         erasing = augment_steps.erasing(config, generator)
         self._last = [stage(*erasing, mix) for mix in augment_steps.mixing(config, generator)] or [stage(*erasing)]
 
-    def __call__(self, images: Images, targets: Targets, *, key: tuple[int, int]) -> tuple[Images, Targets]:
+    def __call__(self, images: Images, targets: Targets, *, key: tuple[int, ...]) -> tuple[Images, Targets]:
         """Return variations of ``images``, uint8 (B, H, W, C), and their ``targets``, float32 (B, classes).
 
         Clips are (B, T, H, W, C).
 
-        ``key`` chooses the variation: (epoch, step), say, two whole numbers from 0. With MixUp and CutMix both on, it
+        ``key`` chooses the variation: (epoch, step), say, whole numbers from 0. With MixUp and CutMix both on, it
         gives the batch one of them. Where nothing is switched on the arguments themselves come back.
         """
         if images.ndim == 5:

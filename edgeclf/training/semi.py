@@ -76,7 +76,7 @@ class UnlabelledViews:
             key = (epoch, step)
             chosen = self._chosen(len(rows), key)
             pixels, soft = self._unlabelled.pixels[chosen], self._soft(chosen)
-            strong, wanted = self._strong(pixels, soft, key=key)
+            strong, wanted = self._strong_views(pixels, soft, key)
             if self._unlabelled.soft is not None:
                 return np.concatenate([inputs, self._lower(strong)]), np.concatenate([targets, wanted])
             weak, _ = self._weak(pixels, soft, key=key)
@@ -109,6 +109,19 @@ class UnlabelledViews:
         share = self._accepted / max(1, self._seen)
         self._seen, self._accepted = 0, 0
         return share
+
+    def _strong_views(
+        self, pixels: NDArray[np.uint8], soft: NDArray[np.float32], key: tuple[int, int]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Strong views and their targets, in as many groups as there are such images to a labelled one.
+
+        RandAugment does the same two operations to a batch; one such batch would move the statistics of a normalization
+        as no camera does.
+        """
+        groups = zip(*(np.array_split(array, self._config.semi.ratio) for array in (pixels, soft)), strict=True)
+        views = [self._strong(*group, key=(*key, number)) for number, group in enumerate(groups)]
+        strong, wanted = (np.concatenate(arrays) for arrays in zip(*views, strict=True))
+        return strong, wanted
 
     def _chosen(self, labelled: int, key: tuple[int, int]) -> Rows:
         """Which unlabelled images a step shows: others at every step, each once in it where there are enough."""
