@@ -1,9 +1,10 @@
 """Every backbone on real images: trained for a few epochs, exported to every scheme and format, and run.
 
 Real photographs of clothes (Fashion-MNIST, four classes, a few hundred images), small and short: this shows that each
-network learns, quantizes and runs, not how good it can become. Networks whose ImageNet weights do not come in a package
-begin at random. A network for clips sees the same photographs drift across the picture. Fails where one does not beat chance clearly, where other artifacts are refused than should be, or
-where one gives too many images another label than the Keras model.
+network learns, quantizes and runs, not how good it can become. A network for clips sees the same photographs drift
+across the picture. Networks whose ImageNet weights do not come in a package begin at random. Fails where one does not
+beat chance clearly, where other artifacts are refused than should be, or where one gives too many images another label
+than the Keras model.
 Run: ``.venv/bin/python benchmarks/backbones.py [NAME…]``.
 """
 
@@ -50,8 +51,9 @@ PAGE = """# What every backbone exports to
 
 Written by `benchmarks/backbones.py` (`make full`); do not edit. Each backbone was trained for a few epochs on 288
 photographs of clothes in four classes (cnn_lstm: on clips in which they drift across the picture), exported to every
-scheme and format, and run on 120 others. Numbers: percent of those with the same label as the Keras model gives. A network trained so briefly is unsure of many images, so they are
-lower than those of a network worth shipping; `edgeclf export` measures yours.
+scheme and format, and run on 120 others. Numbers: percent of those with the same label as the Keras model gives. A
+network trained so briefly is unsure of many images, so they are lower than those of a network worth shipping;
+`edgeclf export` measures yours.
 """
 SCRATCH = ["weights=none", "train.epochs=12", "train.learning_rate=5e-4", "train.fine_tune_from=all"]
 

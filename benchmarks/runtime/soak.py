@@ -143,7 +143,7 @@ def growth(samples: list[tuple[float, int, int]]) -> dict[str, Any]:
     """The first and the last quarter after a warm-up of one fifth, and whether what the process holds is flat.
 
     Memory is compared by medians. Threads and descriptors are compared by the fewest held at once: they come and go
-    with each connection, and a median of theirs says how long the camera was away; one that is leaked raises the fewest.
+    with each connection, and a median of theirs says how long the camera was away; what is leaked raises the fewest.
     """
     settled = np.array(samples[len(samples) // 5 :])
     quarter = max(len(settled) // 4, 1)

@@ -10,9 +10,9 @@ from typing import Any
 from edgeclf.data.dataset import Rejected
 from edgeclf.evaluation.corruptions import SEVERITIES
 from edgeclf.evaluation.worst_images import PGD_RESTARTS, PGD_STEPS
+from edgeclf.training.kept import read_kept
 from edgeclf.training.run import Run
 from edgeclf_device.atomic import write_text
-from edgeclf_device.errors import ModelError
 
 ROBUSTNESS = "robustness.json"
 """In the run, for its report."""
@@ -130,34 +130,29 @@ def read_robustness(run: Run) -> Robustness | None:
     Raises:
         ModelError: it is damaged, or of a newer format.
     """
-    path = run.folder / ROBUSTNESS
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_bytes())
-        major, _minor = value["format"]
-        if major > FORMAT[0]:
-            raise ModelError(f"{path} has format {major}, but this edgeclf reads up to {FORMAT[0]}; update edgeclf.")
-        return Robustness(
-            data=str(value["data"]),
-            split=str(value["split"]),
-            images=int(value["images"]),
-            seed=int(value["seed"]),
-            epsilons=tuple(map(int, value["epsilons"])),
-            models=tuple(
-                ModelRobustness(
-                    model=str(one["model"]),
-                    engine=str(one["engine"]),
-                    accuracy=float(one["accuracy"]),
-                    corruptions=_shares(one["corruptions"]),
-                    attacks=_shares(one["attacks"]),
-                )
-                for one in value["models"]
-            ),
-            rejected=tuple(Rejected(**one) for one in value["rejected"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} is damaged ({error}); remove it, or evaluate the robustness again.") from error
+    remedy = "remove it, or evaluate the robustness again"
+    return read_kept(run.folder / ROBUSTNESS, _from_json, newest=FORMAT, remedy=remedy)
+
+
+def _from_json(value: Any) -> Robustness:
+    return Robustness(
+        data=str(value["data"]),
+        split=str(value["split"]),
+        images=int(value["images"]),
+        seed=int(value["seed"]),
+        epsilons=tuple(map(int, value["epsilons"])),
+        models=tuple(
+            ModelRobustness(
+                model=str(one["model"]),
+                engine=str(one["engine"]),
+                accuracy=float(one["accuracy"]),
+                corruptions=_shares(one["corruptions"]),
+                attacks=_shares(one["attacks"]),
+            )
+            for one in value["models"]
+        ),
+        rejected=tuple(Rejected(**one) for one in value["rejected"]),
+    )
 
 
 def _shares(value: Any) -> dict[str, tuple[float, ...]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeclf.training.kept import read_kept
 from edgeclf_device.artifact import read_artifact
 from edgeclf_device.atomic import write_text
 from edgeclf_device.bench import Measurement
@@ -93,17 +94,12 @@ def kept_artifacts(folder: Path) -> tuple[list[ArtifactRow], str]:
     Raises:
         ModelError: they are damaged, or of a newer format.
     """
-    path = folder / ARTIFACTS
-    if not path.is_file():
-        return [], ""
-    try:
-        value = json.loads(path.read_bytes())
-        major, _minor = value["format"]
-        if major > FORMAT[0]:
-            raise ModelError(f"{path} has format {major}, but this edgeclf reads up to {FORMAT[0]}; update edgeclf.")
+
+    def rows_and_conditions(value: Any) -> tuple[list[ArtifactRow], str]:
         return [_from_json(one) for one in value["artifacts"]], str(value["conditions"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is damaged ({error}); remove it, or export again.") from error
+
+    path, remedy = folder / ARTIFACTS, "remove it, or export again"
+    return read_kept(path, rows_and_conditions, newest=FORMAT, remedy=remedy) or ([], "")
 
 
 def _to_json(row: ArtifactRow) -> dict[str, Any]:

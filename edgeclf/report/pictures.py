@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from edgeclf.evaluation import explain
 from edgeclf.training.augment import filmstrips, preview_grid
 from edgeclf.training.config import TrainConfig
+from edgeclf.training.kept import read_kept
 from edgeclf_device.atomic import write_text
-from edgeclf_device.errors import ModelError
 
 if TYPE_CHECKING:
     import keras
@@ -143,24 +143,18 @@ def read_pictures(folder: Path) -> Pictures | None:
     Raises:
         ModelError: they are damaged, or of a newer format.
     """
-    path = folder / PICTURES
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_bytes())
-        major, _minor = value["format"]
-        if major > FORMAT[0]:
-            raise ModelError(f"{path} has format {major}, but this edgeclf reads up to {FORMAT[0]}; update edgeclf.")
-        return Pictures(
-            method=str(value["method"]),
-            augmentation=_bytes(value["augmentation"]) or b"",
-            gallery=tuple(
-                Picture(row=int(one["row"]), image=_bytes(one["image"]) or b"", overlay=_bytes(one["overlay"]))
-                for one in value["gallery"]
-            ),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is damaged ({error}); remove it, or train again.") from error
+    return read_kept(folder / PICTURES, _from_json, newest=FORMAT, remedy="remove it, or train again")
+
+
+def _from_json(value: Any) -> Pictures:
+    return Pictures(
+        method=str(value["method"]),
+        augmentation=_bytes(value["augmentation"]) or b"",
+        gallery=tuple(
+            Picture(row=int(one["row"]), image=_bytes(one["image"]) or b"", overlay=_bytes(one["overlay"]))
+            for one in value["gallery"]
+        ),
+    )
 
 
 def _preview(
