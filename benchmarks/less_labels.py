@@ -3,8 +3,8 @@
 Two questions, each answered by trainings that differ in what they learn from alone: the same network, labels, number of
 steps, labelled images in each, augmentation and seed.
 
-- ``unlabelled``: 600 labels, beside 600 labels and the other 59,400 training images without theirs: FixMatch, then the
-  same network anew, taught by that one's scores of all images. Both arms take as many steps in all.
+- ``unlabelled``: 600 labels, beside 600 labels and the other 59,400 training images without theirs, which are learnt
+  from as a first training on the labels scores them. The steps of both trainings are given to the labels alone too.
 - ``distilled``: 6,000 labels, beside 6,000 labels and the scores of a network of four times the filters, trained
   on the same 6,000; and beside those scores for the other 54,000 images too, which is what is judged.
 
@@ -71,17 +71,10 @@ class Question:
 QUESTIONS = {
     "unlabelled": Question(
         labels=600,
-        common=("model.filters=32", "train.batch_size=32", "semi.erasing=0"),
+        common=("model.filters=64", "train.batch_size=32"),
         arms={
-            "labels alone": ("train.epochs=420",),
-            "teacher": (
-                "train.epochs=300",
-                "train.ema=0.99",
-                "semi.unlabeled=REST",
-                "semi.ratio=4",
-                "semi.threshold=0.95",
-                "semi.rand_augment=0.5",
-            ),
+            "labels alone": ("train.epochs=180",),
+            "teacher": ("train.epochs=60",),
             "with unlabelled": (
                 "train.epochs=120",
                 "distill.teacher=TEACHER",
@@ -90,7 +83,8 @@ QUESTIONS = {
                 "semi.unlabeled=REST",
                 "semi.ratio=4",
                 "semi.weight=4",
-                "semi.rand_augment=0.3",
+                "semi.rand_augment=0.5",
+                "semi.erasing=0",
             ),
         },
         base="labels alone",
@@ -107,8 +101,11 @@ QUESTIONS = {
             "taught with unlabelled": (
                 "model.filters=8",
                 "distill.teacher=TEACHER",
+                "distill.temperature=1",
+                "distill.share=0.9",
                 "semi.unlabeled=REST",
-                "semi.ratio=2",
+                "semi.ratio=4",
+                "semi.weight=4",
                 "semi.rand_augment=0.3",
                 "semi.erasing=0",
             ),

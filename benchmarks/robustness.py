@@ -2,8 +2,8 @@
 
 A small ``cnn`` on Fashion-MNIST (1708.07747), 10,000 training images: once as it is, once hardened with FGSM from a
 random start (2001.03994). Attacks change a value by up to 8 of 255; PGD takes 20 steps of 2 from two random starts.
-Label smoothing and epsilon of the hardened one were changed twice after test figures were seen. All 10,000 test images
-judge what is not attacked, 2,000 of them what is. Fails where a bound is not kept.
+Label smoothing and epsilon of the hardened one were changed twice after test figures were seen, with seed 0; so another
+seed judges. All 10,000 test images judge what is not attacked, 2,000 of them what is. Fails where a bound is not kept.
 Run: ``.venv/bin/python benchmarks/robustness.py [NAME…]``.
 """
 
@@ -33,7 +33,7 @@ MIN_GAIN_POINTS = 20.0
 MAX_CLEAN_LOSS_POINTS = 8.0
 
 SETTINGS = (
-    *("backbone=cnn", "image_size=28", "channels=grey", "model.filters=16"),
+    *("seed=1", "backbone=cnn", "image_size=28", "channels=grey", "model.filters=16"),
     *("augment.shift=0.0", "augment.brightness=0.0", "augment.contrast=0.0", "split.near_duplicates=false"),
     *("train.epochs=8", "train.batch_size=128", "train.learning_rate=2e-3", "train.label_smoothing=0.0"),
 )
