@@ -58,25 +58,28 @@ network trained so briefly is unsure of many images, so they are lower than thos
 SCRATCH = ["weights=none", "train.epochs=12", "train.learning_rate=5e-4", "train.fine_tune_from=all"]
 
 
-def listing(folder: Path) -> Path:
+def photographs() -> dict[str, list[Path]]:
     """A few hundred images of easily told classes."""
     assert set(CLASSES) <= set(FASHION_CLASSES)
-    root = fashion_mnist() / "train"
+    return {label: sorted((fashion_mnist() / "train" / label).iterdir())[:PER_CLASS] for label in CLASSES}
+
+
+def listing(folder: Path) -> Path:
+    """A listing of them."""
     path = folder / "clothes.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["path", "label"])
-        for label in CLASSES:
-            rows.writerows([str(image), label] for image in sorted((root / label).iterdir())[:PER_CLASS])
+        for label, images in photographs().items():
+            rows.writerows([str(image), label] for image in images)
     return path
 
 
 def clips(folder: Path) -> Path:
-    """The same images as clips of a second, each drifting to the right by a pixel a frame."""
-    root = fashion_mnist() / "train"
-    for label in CLASSES:
+    """A clip of a second of each, drifting to the right by a pixel a frame."""
+    for label, images in photographs().items():
         (folder / "clips" / label).mkdir(parents=True)
-        for image in sorted((root / label).iterdir())[:PER_CLASS]:
+        for image in images:
             pixels = cv2.copyMakeBorder(cv2.imread(str(image)), 2, 2, 2, 2, cv2.BORDER_CONSTANT)
             path = folder / "clips" / label / f"{image.stem}.avi"
             video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), FPS, pixels.shape[1::-1])

@@ -42,6 +42,7 @@ WELL = 5
 """Frames after which a camera counts as well again."""
 MAX_GROWTH_MB = 4.0
 SAMPLE_S = 0.2
+"""Between two looks at what the process holds."""
 RESOURCES = ("mb", "threads", "descriptors")
 
 CAMERA_FAULTS = ("stall", "torn", "unplug", "resize", "repeat", "block", "slow")
