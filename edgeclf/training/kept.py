@@ -1,4 +1,4 @@
-"""JSON files that a run may keep beside what every run has, each with a version of its own."""
+"""JSON files of a run, each with a version of its own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from edgeclf_device.errors import ModelError
 Made = TypeVar("Made")
 
 
-def read_kept(path: Path, make: Callable[[Any], Made], *, newest: tuple[int, int], remedy: str) -> Made | None:
-    """What ``make`` makes of the JSON at ``path``; None where there is none.
+def read_versioned(path: Path, make: Callable[[Any], Made], *, newest: tuple[int, int], remedy: str) -> Made:
+    """What ``make`` makes of the JSON at ``path``.
 
     Args:
         path: of the file, an object with ``format``, (major, minor).
@@ -24,8 +24,6 @@ def read_kept(path: Path, make: Callable[[Any], Made], *, newest: tuple[int, int
     Raises:
         ModelError: it is damaged, or of a newer major format.
     """
-    if not path.is_file():
-        return None
     try:
         value = json.loads(path.read_bytes())
         major, _minor = value["format"]
@@ -34,3 +32,8 @@ def read_kept(path: Path, make: Callable[[Any], Made], *, newest: tuple[int, int
         return make(value)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is damaged ({error}); {remedy}.") from error
+
+
+def read_kept(path: Path, make: Callable[[Any], Made], *, newest: tuple[int, int], remedy: str) -> Made | None:
+    """``read_versioned``, of a file that a run may lack: None where it does."""
+    return read_versioned(path, make, newest=newest, remedy=remedy) if path.is_file() else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from edgeclf.data.dataset import Item
 from edgeclf.data.splits import SplitRow, read_splits
 from edgeclf.training.config import TrainConfig, load_config
+from edgeclf.training.kept import read_versioned
 from edgeclf_device.clips import Spec
 from edgeclf_device.errors import DataError, ModelError, UsageError
 
@@ -133,15 +133,10 @@ def read_run(path: Path) -> Run:
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:
-    try:
-        metrics = json.loads(path.read_bytes())
-        major, _minor = metrics["format"]
-        labels = [str(label) for label in metrics["labels"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is damaged ({error}); train again.") from error
-    if major > FORMAT[0]:
-        raise ModelError(f"{path} has format {major}, but this edgeclf reads up to {FORMAT[0]}; update edgeclf.")
-    return {**metrics, "labels": labels}
+    def with_labels(metrics: dict[str, Any]) -> dict[str, Any]:
+        return {**metrics, "labels": [str(label) for label in metrics["labels"]]}
+
+    return read_versioned(path, with_labels, newest=FORMAT, remedy="train again")
 
 
 def read_predictions(run: Run) -> Predictions:
