@@ -3,8 +3,9 @@
 Two questions, each answered by trainings that differ in what they learn from alone: the same network, labels, number of
 steps, labelled images in each, augmentation and seed.
 
-- ``unlabelled``: 600 labels, beside 600 labels and the other 59,400 training images without theirs, which are learnt
-  from as a first training on the labels scores them. The steps of both trainings are given to the labels alone too.
+- ``unlabelled``: a small network with 600 labels and what a pretrained network, trained on the same 600, says of these
+  images, beside the same with what it says of the other 59,400 training images too. The 600 labels alone are judged
+  as well, with as many steps as teacher and student have.
 - ``distilled``: 6,000 labels, beside 6,000 labels and the scores that a network of four times the filters and twice the
   resolution, trained on the same 6,000, gives those images and the other 54,000.
 
@@ -56,46 +57,43 @@ class Question:
         common: overrides of all trainings.
         arms: name and own overrides of each training, in their order; REST stands for the folder of the other images,
             TEACHER for the run of the arm of that name.
-        base, judged: the arms whose mean accuracies are compared.
-        min_gain_points: how much better the second is to be.
+        bases, judged: the arms whose mean accuracies are compared.
+        min_gain_points: how much better the last is to be than the best of the others.
     """
 
     labels: int
     common: Sequence[str]
     arms: Mapping[str, Sequence[str]]
-    base: str
+    bases: Sequence[str]
     judged: str
     min_gain_points: float
 
 
-TAUGHT = (
-    "distill.teacher=TEACHER",
-    "distill.temperature=1",
-    "distill.share=0.9",
-    "semi.unlabeled=REST",
-    "semi.ratio=4",
-    "semi.weight=4",
-    "semi.erasing=0",
-)
-"""By the scores that the arm ``teacher`` gives all images."""
+TAUGHT = ("distill.teacher=TEACHER", "distill.temperature=1", "distill.share=0.9")
+"""By the scores that the arm ``teacher`` gives the labelled images."""
+ALL_TAUGHT = (*TAUGHT, "semi.unlabeled=REST", "semi.ratio=4", "semi.weight=4", "semi.erasing=0")
+"""By those that it gives all images."""
 
-# Chosen on draws 7 and 8, judged by 3,000 training images kept apart; those of ``distilled`` also after test figures of
-# draws 0 to 2 with a teacher of 14 pixels a side.
+# Chosen on draw 7, judged by 3,000 training images kept apart; those of ``distilled`` on draws 7 and 8, and after test
+# figures of draws 0 to 2 with a teacher of 14 pixels a side.
 QUESTIONS = {
     "unlabelled": Question(
         labels=600,
-        common=("model.filters=32", "train.batch_size=32"),
+        common=("train.batch_size=32",),
         arms={
-            "labels alone": ("train.epochs=180",),
-            "teacher": ("train.epochs=60",),
-            "with unlabelled": (
-                "train.epochs=120",
-                *TAUGHT,
-                "semi.rand_augment=0.5",
+            "teacher": (
+                "backbone=efficientnet_lite0",
+                "image_size=64",
+                "channels=rgb",
+                "train.epochs=20",
+                "train.learning_rate=4e-4",
             ),
+            "labels alone": ("train.epochs=140", "model.filters=32"),
+            "taught on the labelled": ("train.epochs=120", "model.filters=32", *TAUGHT),
+            "taught on all": ("train.epochs=120", "model.filters=32", *ALL_TAUGHT, "semi.rand_augment=0.3"),
         },
-        base="labels alone",
-        judged="with unlabelled",
+        bases=("labels alone", "taught on the labelled"),
+        judged="taught on all",
         min_gain_points=2.0,
     ),
     "distilled": Question(
@@ -107,11 +105,11 @@ QUESTIONS = {
             "taught with unlabelled": (
                 "train.epochs=30",
                 "model.filters=8",
-                *TAUGHT,
+                *ALL_TAUGHT,
                 "semi.rand_augment=0",
             ),
         },
-        base="labels alone",
+        bases=("labels alone",),
         judged="taught with unlabelled",
         min_gain_points=0.5,
     ),
@@ -185,7 +183,7 @@ def main() -> None:
         name: fmean(row["accuracy"] for draw in draws for row in draw["arms"] if row["arm"] == name)
         for name in question.arms
     }
-    gain = 100 * (means[question.judged] - means[question.base])
+    gain = 100 * (means[question.judged] - max(means[base] for base in question.bases))
     kept = gain >= question.min_gain_points
     for name, mean in means.items():
         print(f"mean    {name:22} {100 * mean:.2f} %")
