@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from edgeclf_calibration import MinMax, Range, anchored, observe, optimised, quantize_onnx
 from edgeclf_calibration.targets import DEFAULT, TARGETS, Target, target_named
+from edgeclf_device._graph_onnx import sums_fit
 from edgeclf_device.engines import open_engine
 from edgeclf_device.errors import UsageError
 
@@ -123,6 +124,56 @@ def test_the_devices_engine_saturates_nowhere_whatever_the_target_and_the_proces
         one_layer(np.ones((64, 16))), {"x": Range(low=0, high=1), "y": Range(low=0, high=64)}, target=target
     )
     assert open_engine(model, "onnx").run(np.ones((1, 64), np.float32)) == pytest.approx(np.full((1, 16), 64), rel=0.02)
+
+
+@EVERY
+def test_the_sums_of_x86_fit_16_bits_and_those_of_no_other_target(ready, ranges, target):
+    assert sums_fit(quantize_onnx(ready, ranges, target=target)) == (target.name == "x86")
+
+
+def as_bytes(*row: int):
+    def change(_, weights):
+        weights.CopyFrom(onnx.numpy_helper.from_array(np.array([row] * 4, np.int8), weights.name))
+
+    return change
+
+
+def as_varints(*row: int):
+    def change(_, weights):
+        weights.ClearField("raw_data")
+        weights.int32_data.extend(row * 4)
+
+    return change
+
+
+def with_node(kind: str):
+    return lambda graph, _: graph.node.append(onnx.helper.make_node(kind, [], ["z"]))
+
+
+def with_signed_activations(graph, _):
+    (name, *_) = (one.input[2] for one in graph.node if one.op_type == "QuantizeLinear")
+    zero_point = next(one for one in graph.initializer if one.name == name)
+    zero_point.CopyFrom(onnx.helper.make_tensor(name, onnx.TensorProto.INT8, [], [0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "fit"),
+    [
+        *((as_bytes(*row), True) for row in ((-64, 0, 0, 64), (0, 1, 2, 3))),
+        *((as_bytes(0, one, 0, 0), False) for one in (65, -65, 127, -128)),
+        (as_varints(64, 0, 1, 0), True),
+        *((as_varints(0, one, 0, 0), False) for one in (65, 127, -1, -128)),
+        *((with_node(kind), False) for kind in ("Constant", "MatMulInteger", "QLinearConv", "QuantizeLinear")),
+        (with_signed_activations, False),
+        (lambda _, weights: weights.external_data.add(key="location", value="elsewhere"), False),
+    ],
+)
+def test_sums_are_taken_to_fit_only_where_the_graph_shows_it(change, fit):
+    ranges = {"x": Range(low=0, high=1), "y": Range(low=0, high=1)}
+    model = onnx.load_from_string(quantize_onnx(one_layer(np.eye(4)), ranges))
+    (weights,) = (one for one in model.graph.initializer if one.data_type == onnx.TensorProto.INT8 and one.dims[1:])
+    change(model.graph, weights)
+    assert sums_fit(model.SerializeToString()) == fit
 
 
 def test_planted_weights_saturate_the_sums_of_x86_without_vnni_unless_it_is_the_target():

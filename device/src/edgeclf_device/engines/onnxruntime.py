@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+from edgeclf_device._graph_onnx import sums_fit
 from edgeclf_device.engines import missing
 from edgeclf_device.engines.onnx_providers import (
     CPU,
@@ -32,6 +34,8 @@ _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
 }
+
+_X86_64 = ("x86_64", "AMD64")
 
 _LEVELS = {
     "all": "ORT_ENABLE_ALL",
@@ -134,7 +138,7 @@ def open_session(
     require_built(onnxruntime, wanted)
 
     def session(wanted: Asked, *, capture: bool) -> Any:
-        settings = _settings(threads, options["optimization"], wanted, profile)
+        settings = _settings(model, threads, options["optimization"], wanted, profile)
         providers = providers_of(wanted, model, capture=capture)
         # Without enable_fallback=0 a provider that fails is exchanged for the CPU, now or at some later frame.
         return onnxruntime.InferenceSession(model, settings, providers=providers, enable_fallback=0)
@@ -158,7 +162,7 @@ def open_session(
     return opened
 
 
-def _settings(threads: int, optimization: str, wanted: Asked, profile: Path | None) -> Any:
+def _settings(model: bytes, threads: int, optimization: str, wanted: Asked, profile: Path | None) -> Any:
     """ONNX Runtime's SessionOptions."""
     import onnxruntime
 
@@ -168,8 +172,9 @@ def _settings(threads: int, optimization: str, wanted: Asked, profile: Path | No
     settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[optimization])
     # Threads that spin between frames halve what is left for the rest of the program, for no clear gain in latency.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # On x86-64 without VNNI the sums of uint8 times int8 saturate; this makes weights beyond 64 steps unsigned there.
-    settings.add_session_config_entry("session.x64quantprecision", "1")
+    # On x86-64 without VNNI the sums of uint8 times int8 saturate. This makes the weights unsigned there, in 0.1 s.
+    if platform.machine() in _X86_64 and not sums_fit(model):
+        settings.add_session_config_entry("session.x64quantprecision", "1")
     settings.log_severity_level = 3
     if profile is not None:
         settings.enable_profiling, settings.profile_file_prefix = True, str(profile)
