@@ -1,4 +1,4 @@
-"""`edgeclf calibrate` as a user meets it, on a run that the commands themselves made."""
+"""`edgeclf calibrate` as a user meets it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from edgeclf.exporting.export import export
+from edgeclf.training.config import load_config
+from edgeclf.training.train import train
 
 EDGECLF = [sys.executable, "-m", "edgeclf"]
 
@@ -41,13 +45,12 @@ def run(edgeclf) -> Path:
         for number in range(30):
             pixels = (draw.integers(0, 100, (40, 50, 3)) + base).astype(np.uint8)
             cv2.imencode(".png", pixels)[1].tofile(edgeclf.folder / "bilder" / label / f"ü {number}.png")
-    size = ["--backbone", "cnn", "--image-size", 32, "--epochs", 2]
-    for arguments in (
-        ["train", "bilder", "--out", "run", *size],
-        ["export", "run", "--out", "bundle", "--scheme", "fp32", "--max-drop", 100],
-    ):
-        done = edgeclf(*arguments)
-        assert done.returncode == 0, done.stderr
+    data = json.dumps(str(edgeclf.folder / "bilder"))
+    overrides = [f"data={data}", "backbone=cnn", "image_size=32", "train.epochs=2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGECLF_CACHE", str(edgeclf.folder / "cache"))
+        made = train(load_config(None, overrides), out=edgeclf.folder / "run")
+        export(made.folder, edgeclf.folder / "bundle", schemes=("fp32",), max_drop=100)
     # What `--format onnx` would have made, without another half minute of it.
     bundle, alone = edgeclf.folder / "bundle", edgeclf.folder / "onnx"
     index = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))

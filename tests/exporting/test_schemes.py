@@ -22,7 +22,7 @@ QUICK = {
     "cnn_lstm": list(SETTINGS),
     "efficientnet_lite0": ["image_size=32", "weights=none", "train.fine_tune_from=all"],
 }
-SLOW = ("vit_tiny", "efficientnet_lite0")
+SLOW = ("cnn", "vit_tiny", "efficientnet_lite0")
 
 
 def cells(backbone: str) -> dict[str, str]:

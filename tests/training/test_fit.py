@@ -152,6 +152,7 @@ def test_a_sigmoid_head_for_three_classes_is_refused():
 
 
 @pytest.mark.tensorflow
+@pytest.mark.slow
 def test_jax_trains_the_same_way_and_tensorflow_exports_it_with_equal_predictions(image_folder, tmp_path):
     pytest.importorskip("tensorflow")
     pytest.importorskip("jax")

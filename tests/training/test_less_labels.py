@@ -175,6 +175,7 @@ def test_pseudo_labels_are_accepted_where_the_network_is_sure_and_the_report_say
 
 
 @pytest.mark.tensorflow
+@pytest.mark.slow
 def test_a_training_with_both_resumes_to_the_same_weights_and_not_with_other_images(
     image_folder, unlabelled, teacher, tmp_path
 ):

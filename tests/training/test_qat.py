@@ -347,7 +347,8 @@ def test_half_precision_trains_for_int8_too(keras, image_folder, tmp_path):
 
 
 @tensorflow
-@pytest.mark.parametrize("epoch", [3, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("epoch", [3, 4])
 def test_a_training_interrupted_in_mid_epoch_ends_like_an_unbroken_one(keras, image_folder, tmp_path, unbroken, epoch):
     out = tmp_path / "run"
 
