@@ -116,7 +116,13 @@ def test_what_the_board_kept_whole_is_not_sent_again(server, artifacts, python, 
 def test_two_hosts_are_measured_in_one_call_but_never_at_once_on_one_board(server, artifacts, python):
     told = []
     made = bench_hosts(
-        ["board", "other"], artifacts[:1], seconds=2.0, host_python=python, config=server.config, tell=told.append
+        ["board", "other"],
+        artifacts[:1],
+        seconds=2.0,
+        arguments=FEW,
+        host_python=python,
+        config=server.config,
+        tell=told.append,
     )
     assert made.failures == ()
     assert [one.host for one in made.measurements] == ["board", "other"]
@@ -126,7 +132,12 @@ def test_two_hosts_are_measured_in_one_call_but_never_at_once_on_one_board(serve
 
 def test_a_host_that_fails_takes_nothing_from_the_others(server, artifacts, python):
     made = bench_hosts(
-        ["off", "board", "stranger"], artifacts[:1], seconds=SHORT_S, host_python=python, config=server.config
+        ["off", "board", "stranger"],
+        artifacts[:1],
+        seconds=SHORT_S,
+        arguments=FEW,
+        host_python=python,
+        config=server.config,
     )
     assert [one.host for one in made.measurements] == ["board"]
     assert [name for name, _ in made.failures] == ["off", "stranger"]

@@ -91,6 +91,7 @@ def test_the_run_prepares_images_as_the_published_evaluation_does_and_has_none_o
 
 
 @pytest.mark.tensorflow
+@pytest.mark.slow
 def test_exported_without_images_it_names_what_photos_show(fetched, tmp_path):
     with pytest.raises(UsageError, match="--calibration"):
         export(fetched, tmp_path / "bundle", formats=["tflite"])

@@ -340,6 +340,7 @@ def test_one_epoch_is_enough(keras, image_folder, tmp_path, more):
 
 
 @tensorflow
+@pytest.mark.slow
 def test_half_precision_trains_for_int8_too(keras, image_folder, tmp_path):
     run = train(config(image_folder, "train.epochs=2", "train.precision=mixed_bfloat16"), out=tmp_path / "run")
     model = keras.models.load_model(run.model_path)

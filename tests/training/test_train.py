@@ -114,6 +114,7 @@ def test_the_same_seed_gives_identical_weights_and_splits(run, tmp_path):
     assert np.array_equal(read_predictions(again).scores, read_predictions(run).scores)
 
 
+@pytest.mark.slow
 def test_one_epoch_is_the_probe_alone(image_folder, tmp_path):
     run = train(config(image_folder, "train.epochs=1"), out=tmp_path / "run")
     assert [row["phase"] for row in read_history(run)] == ["probe"]
