@@ -212,6 +212,7 @@ Path(sys.argv[1], "model.onnx").write_bytes(convert.onnx_fp32(source))
 
 
 @pytest.mark.tensorflow
+@pytest.mark.slow
 def test_what_keras_exports_has_plain_numbers_for_sides_and_can_be_freed(tmp_path):
     pytest.importorskip("tensorflow")
     subprocess.run([sys.executable, "-c", KERAS, tmp_path], check=True, capture_output=True, text=True)

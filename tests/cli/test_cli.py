@@ -186,6 +186,7 @@ def test_evaluate_takes_a_folder_of_one_class_and_names_what_it_left_out(road, i
 
 
 @pytest.mark.tensorflow
+@pytest.mark.slow
 def test_a_run_without_a_test_part_is_judged_on_its_validation_images(images, edgeclf, tmp_path):
     shares = ["--set", "split.train=0.5", "--set", "split.val=0.5", "--set", "split.test=0"]
     done = edgeclf("train", images, "--out", "run", *SMALL, *shares)

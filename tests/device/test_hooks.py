@@ -314,6 +314,7 @@ class RunningBroker:
         self._run(self._broker.shutdown())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE_S)
+        self._loop.close()
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import pytest
 from edgeclf.report import curves, plots
 from edgeclf.report.artifacts import ArtifactRow
 
+# Not of what tests of other files left open, which may be collected meanwhile.
+NO_WARNINGS = pytest.mark.filterwarnings("error", "default::ResourceWarning")
 LABELS = ["heil", "Riß <&> ☀ ひび割れ"]
 
 
@@ -37,7 +39,7 @@ def drawn(classes: int, images: int = 200):
     return true, (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-@pytest.mark.filterwarnings("error")
+@NO_WARNINGS
 def test_every_plot_is_well_formed_and_names_what_it_shows():
     history = [
         {"phase": phase, "loss": 0.5, "val_loss": 0.6, "accuracy": 0.8, "val_accuracy": 0.7, "learning_rate": 1e-3}
@@ -55,7 +57,7 @@ def test_every_plot_is_well_formed_and_names_what_it_shows():
     assert "unmeasured" not in text_of(plots.artifacts([row("a.onnx", 2.0), row("unmeasured.onnx", 2.0, None)]))
 
 
-@pytest.mark.filterwarnings("error")
+@NO_WARNINGS
 @pytest.mark.parametrize("plot", [curves.roc, curves.precision_recall])
 def test_each_of_a_few_classes_has_a_curve_and_many_share_their_mean(plot):
     few, many = [f"_ü{number}" for number in range(10)], [f"ü{number}" for number in range(11)]
@@ -65,7 +67,7 @@ def test_each_of_a_few_classes_has_a_curve_and_many_share_their_mean(plot):
     assert "ü3" not in shared
 
 
-@pytest.mark.filterwarnings("error")
+@NO_WARNINGS
 def test_classes_without_images_have_no_curve():
     true, scores = drawn(3)
     assert "none" not in text_of(curves.roc(true.clip(0, 1), scores, ["a", "b", "none"]))
@@ -74,8 +76,7 @@ def test_classes_without_images_have_no_curve():
         assert "recall" in text_of(plot(alone, scores, ["a", "b", "c"]))
 
 
-# Not of what tests of other files left open, which may be collected meanwhile.
-@pytest.mark.filterwarnings("error", "default::ResourceWarning")
+@NO_WARNINGS
 @pytest.mark.parametrize("images", [1, 5, 200, 3000])
 def test_confidence_is_drawn_for_few_and_for_many_images(images):
     true, scores = drawn(3, images)
