@@ -5,9 +5,10 @@ UV_VERSION := 0.13.9
 UV := .uv/bin/uv
 RUN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
-# A few processes at once, as many as there are cores; one file's tests stay together, so that they share what they made.
-# The order of files is that of tests/conftest.py.
-PYTEST := $(RUN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# A few processes at once, one more than there are cores, since some tests wait; one file's tests stay together, so that they
+# share what they made. The order of files is that of tests/conftest.py.
+PROCESSES := $(shell $(PYTHON) -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
+PYTEST := $(RUN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-lean test-tflite-runtime arm64 soak full lint format contracts wheels wheelhouse \
