@@ -54,11 +54,14 @@ train(load_config(None, overrides), out=Path(out), progress=progress)
 """
 
 
+def overrides(data: Path, network: str) -> list[str]:
+    return [f"data={json.dumps(str(data))}", *NETWORKS[network]]
+
+
 def start(data: Path, out: Path, network: str) -> subprocess.Popen[str]:
     """A training in a process of its own, which says what it is at."""
-    arguments = [str(out), f"data={json.dumps(str(data))}", *NETWORKS[network]]
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, *arguments],
+        [sys.executable, "-c", CHILD, str(out), *overrides(data, network)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -91,11 +94,11 @@ def test_a_training_killed_in_mid_epoch_ends_like_an_unbroken_one(image_folder, 
         told.append(description)
         yield from items
 
-    overrides = [f"data={json.dumps(str(image_folder))}", *NETWORKS[network]]
-    train(load_config(None, overrides), out=broken, resume=True, progress=progress)
+    training = load_config(None, overrides(image_folder, network))
+    train(training, out=broken, resume=True, progress=progress)
     assert not [line for line in told if line.endswith(f"epoch {done}")]
     assert [line for line in told if line.endswith(f"epoch {done + 1}")]
-    train(load_config(None, overrides), out=unbroken)
+    train(training, out=unbroken)
     expected, found = read_run(unbroken), read_run(broken)
     assert [row["epoch"] for row in read_history(found)] == [row["epoch"] for row in read_history(expected)]
     for part in ("val", "test"):
@@ -128,7 +131,7 @@ def interrupted(image_folder, tmp_path_factory) -> Path:
 
 
 def config(data: Path, *more: str):
-    return load_config(None, [f"data={json.dumps(str(data))}", *NETWORKS["cnn"], *more])
+    return load_config(None, [*overrides(data, "cnn"), *more])
 
 
 def test_an_interrupted_training_is_not_lost_by_beginning_anew(image_folder, interrupted):

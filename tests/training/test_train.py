@@ -30,8 +30,6 @@ from edgeclf_device.errors import DataError, ModelError, UsageError
 pytestmark = pytest.mark.tensorflow
 
 SMALL = ["image_size=32", "train.epochs=2", "train.batch_size=8", "augment.views=2", "train.fine_tune_from=block15"]
-
-
 QUICK = ["backbone=cnn", "image_size=16", "train.batch_size=8"]
 
 

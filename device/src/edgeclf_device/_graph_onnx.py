@@ -7,7 +7,7 @@ TensorProto.data_type 2, int32_data 5, name 8, raw_data 9, external_data 13).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def operator_kinds(model: bytes) -> frozenset[str]:
     Raises:
         ModelError: the bytes do not parse.
     """
-    return frozenset(kind for node in _parts(model, _NODE) for kind in _texts(model, _within(model, node, _OP_TYPE)))
+    return frozenset(kind for node in _graph(model)[_NODE] for kind in _texts(model, _within(model, node, _OP_TYPE)))
 
 
 def element_types(model: bytes) -> frozenset[int]:
@@ -42,7 +42,7 @@ def element_types(model: bytes) -> frozenset[int]:
     Raises:
         ModelError: the bytes do not parse.
     """
-    types = (_within(model, tensor, _DATA_TYPE) for tensor in _parts(model, _INITIALIZER))
+    types = (_within(model, tensor, _DATA_TYPE) for tensor in _graph(model)[_INITIALIZER])
     return frozenset(read_varint(model, begin)[0] for found in types for begin, _ in found)
 
 
@@ -55,15 +55,15 @@ def sums_fit(model: bytes) -> bool:
     Raises:
         ModelError: the bytes do not parse.
     """
-    small = set()
-    for tensor in _parts(model, _INITIALIZER):
+    graph, small = _graph(model), set()
+    for tensor in graph[_INITIALIZER]:
         fields = _fields(model, tensor)
         if [read_varint(model, begin)[0] for begin, _ in fields[_DATA_TYPE]] != [INT8]:
             continue
         if fields[_EXTERNAL_DATA] or not _are_small(model, fields):
             return False
         small.update(_texts(model, fields[_NAME]))
-    for node in _parts(model, _NODE):
+    for node in graph[_NODE]:
         fields = _fields(model, node)
         kind = "".join(_texts(model, fields[_OP_TYPE]))
         if kind == "Constant" or kind.startswith("QLinear") or kind.endswith("Integer"):
@@ -91,9 +91,13 @@ def _texts(model: bytes, places: Iterable[Place]) -> list[str]:
     return [model[begin:end].decode("utf-8", "replace") for begin, end in places]
 
 
-def _parts(model: bytes, number: int) -> Iterator[Place]:
+def _graph(model: bytes) -> Fields:
+    """The fields of the graph, of which a file holds one; of several all."""
+    found: Fields = defaultdict(list)
     for graph in _within(model, (0, len(model)), _GRAPH):
-        yield from _within(model, graph, number)
+        for number, places in _fields(model, graph).items():
+            found[number] += places
+    return found
 
 
 def _within(data: bytes, part: Place, wanted: int) -> list[Place]:
