@@ -17,13 +17,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeclf_calibration._imports import import_onnx, import_onnxruntime
+from edgeclf_calibration._imports import import_onnx
 from edgeclf_calibration.mixed_precision import Layer
 from edgeclf_calibration.onnx_int8 import onnx_layers, quantize_onnx
 from edgeclf_calibration.ranges import Range
 from edgeclf_calibration.targets import DEFAULT, Target
 from edgeclf_calibration.tflite_file import operators, packed, read_file
 from edgeclf_calibration.tflite_int8 import quantize_tflite, tflite_layers
+from edgeclf_device.engines import NO_OPTIONS, chosen_options
+from edgeclf_device.engines.onnxruntime import open_session
 from edgeclf_device.errors import DataError, ModelError, first_line
 from edgeclf_device.progress import Progress, no_progress
 from edgeclf_device.quantization import Quantization, dequantize
@@ -264,17 +266,10 @@ def _opened_onnx(model: bytes, names: Iterable[str]) -> bytes:
 
 
 def _onnx_probe(model: bytes, threads: int) -> Probe:
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Two models take turns: the threads of the one that waits must not spin.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.x64quantprecision", "1")  # as the device's engine has it
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
-        raise _RefusedError(f"ONNX Runtime refuses the model: {first_line(error)}; export it again.") from error
+    try:  # as the device has it; threads of the one of two models that waits do not spin
+        session = open_session(model, threads, chosen_options("onnxruntime", NO_OPTIONS))
+    except ModelError as error:
+        raise _RefusedError(str(error)) from error
     (model_input,) = session.get_inputs()
 
     def run(image: NDArray[np.uint8], names: Sequence[str]) -> list[NDArray[np.floating[Any]]]:
