@@ -182,7 +182,7 @@ def _scores(artifact: Artifact, subject: Subject, judged: _Judged, progress: Pro
     manifest = artifact.manifest
     tensors = (manifest.inputs[0], manifest.outputs[0])
     title = f"Checking {manifest.scheme} .{manifest.container}"
-    engine = open_engine(artifact.model, manifest.container, threads=1)
+    engine = open_engine(artifact.content, manifest.container, threads=1)
     try:
 
         def run(pixels: Pixels) -> Scores:

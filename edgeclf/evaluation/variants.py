@@ -179,10 +179,10 @@ def variant_scores(
     tensors = (manifest.inputs[0], manifest.outputs[0])
     if variant.engine == TFLITE_RUNTIME:
         batches = np.stack([as_batch(image, tensors[0]) for image in pixels])
-        outputs = _in_tflite_runtime(artifact.model, batches, python or Path(sys.executable))
+        outputs = _in_tflite_runtime(artifact.content, batches, python or Path(sys.executable))
         return np.stack([scores_of(output, tensors[1]) for output in outputs])
     engine = open_engine(
-        artifact.model, manifest.container, engine=variant.engine, threads=variant.threads, options=variant.options
+        artifact.content, manifest.container, engine=variant.engine, threads=variant.threads, options=variant.options
     )
     try:
         check_engine(manifest, engine)

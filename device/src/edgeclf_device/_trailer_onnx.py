@@ -6,14 +6,14 @@ Wire format: https://protobuf.dev/programming-guides/encoding/; field numbers: o
 from __future__ import annotations
 
 from edgeclf_device.errors import ModelError
-from edgeclf_device.manifest import MAX_MANIFEST_BYTES
+from edgeclf_device.manifest import MAX_MANIFEST_BYTES, Buffer
 
 KEY = b"edgeclf.manifest"
 _METADATA_PROPS, _GRAPH = 14, 7
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def build(model: bytes, manifest: bytes, labels: tuple[str, ...]) -> bytes:
+def build(model: Buffer, manifest: bytes, labels: tuple[str, ...]) -> bytes:
     """The record that follows ``model``. The labels stand in the manifest alone."""
     del labels
     _check_model(model)
@@ -57,7 +57,7 @@ def _value(entry: bytes) -> bytes:
     return entry[begin:end]
 
 
-def _check_model(model: bytes) -> None:
+def _check_model(model: Buffer) -> None:
     place, graphs = 0, 0
     while place < len(model):
         number, kind, place = tag(model, place)
@@ -67,13 +67,13 @@ def _check_model(model: bytes) -> None:
         raise ModelError(f"An ONNX model must hold one graph, but this one holds {graphs}.")
 
 
-def tag(data: bytes, place: int) -> tuple[int, int, int]:
+def tag(data: Buffer, place: int) -> tuple[int, int, int]:
     """(field number, wire type, next place)."""
     value, place = read_varint(data, place)
     return value >> 3, value & 7, place
 
 
-def skip(data: bytes, place: int, kind: int) -> tuple[int, int]:
+def skip(data: Buffer, place: int, kind: int) -> tuple[int, int]:
     """(place after the field, place where its content begins)."""
     if kind == _VARINT:
         return read_varint(data, place)[1], place
@@ -90,7 +90,7 @@ def skip(data: bytes, place: int, kind: int) -> tuple[int, int]:
     return end, begin
 
 
-def read_varint(data: bytes, place: int) -> tuple[int, int]:
+def read_varint(data: Buffer, place: int) -> tuple[int, int]:
     """(value, next place)."""
     value = 0
     for position, byte in enumerate(data[place : place + 10]):

@@ -10,7 +10,7 @@ import struct
 from binascii import crc32
 
 from edgeclf_device.errors import ModelError
-from edgeclf_device.manifest import MAX_MANIFEST_BYTES
+from edgeclf_device.manifest import MAX_MANIFEST_BYTES, Buffer
 
 MANIFEST, LABELS = "manifest.json", "labels.txt"
 _IDENTIFIER = b"TFL3"
@@ -23,7 +23,7 @@ _READABLE = 0o644 << 16
 _MAX_TRAILER_BYTES = 3 * MAX_MANIFEST_BYTES
 
 
-def build(model: bytes, manifest: bytes, labels: tuple[str, ...]) -> bytes:
+def build(model: Buffer, manifest: bytes, labels: tuple[str, ...]) -> bytes:
     """The zip that follows ``model``; its offsets count from the start of the model, as zip readers expect.
 
     There is nothing of the time, the machine or the user in it.

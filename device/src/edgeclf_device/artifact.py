@@ -7,13 +7,14 @@ appends a zip, ``_trailer_onnx`` a protobuf record. Written specification: docs/
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from edgeclf_device import _trailer_onnx, _trailer_tflite
 from edgeclf_device.errors import ModelError, UsageError
-from edgeclf_device.manifest import Container, Manifest, own_digest, parse, seal
+from edgeclf_device.manifest import Buffer, Container, Manifest, own_digest, parse, seal
 
 MAX_ARTIFACT_BYTES = 2 << 30
 
@@ -21,7 +22,7 @@ MAX_ARTIFACT_BYTES = 2 << 30
 class Trailer(Protocol):
     """How one container carries a manifest behind its model bytes."""
 
-    def build(self, model: bytes, manifest: bytes, labels: tuple[str, ...]) -> bytes:
+    def build(self, model: Buffer, manifest: bytes, labels: tuple[str, ...]) -> bytes:
         """The trailer's bytes."""
 
     def split(self, data: bytes) -> tuple[int, bytes]:
@@ -37,11 +38,22 @@ TRAILERS: dict[Container, Trailer] = {"tflite": _trailer_tflite, "onnx": _traile
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """An artifact's content. ``raw`` is the manifest object as it stands in the file, unknown fields included."""
+    """An artifact's content.
+
+    Attributes:
+        manifest: what it says of itself.
+        content: the whole file. Engines open it as it is, which saves them a copy without the trailer.
+        raw: the manifest object as it stands in the file, unknown fields included.
+    """
 
     manifest: Manifest
-    model: bytes
+    content: bytes = field(repr=False)
     raw: dict[str, Any]
+
+    @cached_property
+    def model(self) -> bytes:
+        """The model bytes as the converter left them: a copy, made when it is first asked for."""
+        return self.content[: self.raw["model_bytes"]]
 
     @property
     def digest(self) -> str:
@@ -82,14 +94,14 @@ def read_artifact(path: Path) -> Artifact:
     trailer = TRAILERS[container]
     try:
         length, manifest_bytes = trailer.split(data)
-        model, raw = data[:length], parse(manifest_bytes)
+        model, raw = memoryview(data)[:length], parse(manifest_bytes)
         _check_digests(raw, model)
         manifest = Manifest.from_json(raw)
         _check_container(manifest, container)
         _check_trailer(data, length, trailer.build(model, manifest_bytes, manifest.labels))
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    return Artifact(manifest=manifest, model=model, raw=raw)
+    return Artifact(manifest=manifest, content=data, raw=raw)
 
 
 def container_of(path: Path) -> Container:
@@ -129,7 +141,7 @@ def _file_bytes(path: Path) -> bytes:
     return data
 
 
-def _check_digests(raw: dict[str, Any], model: bytes) -> None:
+def _check_digests(raw: dict[str, Any], model: Buffer) -> None:
     if raw.get("manifest_sha256") != own_digest(raw):
         raise ModelError("The manifest is damaged: its SHA-256 does not match; copy or export the file again.")
     if raw.get("model_bytes") != len(model):

@@ -172,8 +172,8 @@ class Classifier:
             name, count = choice.engine, default_threads() if threads is None else threads
         else:
             name, count = engine_and_threads(artifact.digest, engine=engine, threads=threads, preferred=choice.engine)
-        model, container = artifact.model, artifact.manifest.container
-        loaded = open_engine(model, container, engine=name, threads=count, options=options)
+        container = artifact.manifest.container
+        loaded = open_engine(artifact.content, container, engine=name, threads=count, options=options)
         try:
             return cls(choice.path, artifact, loaded, count, allow=allow)
         except ModelError as error:

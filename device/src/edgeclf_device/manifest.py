@@ -29,6 +29,9 @@ MAX_SCORE = 1e30
 IMAGES, VIDEO = "NHWC", "NTHWC"
 """Layouts of an input: single images, and windows of a video."""
 
+Buffer = bytes | memoryview
+"""Model bytes, or a view of those in a file."""
+
 Container = Literal["tflite", "onnx"]
 Scheme = Literal["fp32", "fp16", "w8a32", "w8a8", "w8a16"]
 Value = TypeVar("Value")

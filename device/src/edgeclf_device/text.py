@@ -26,7 +26,7 @@ def artifact_lines(file: str, artifact: Artifact) -> Iterator[str]:
     yield from _table(
         [
             ("name", manifest.name),
-            ("scheme", f"{manifest.scheme} in .{manifest.container}, {len(artifact.model):,} bytes of model"),
+            ("scheme", f"{manifest.scheme} in .{manifest.container}, {artifact.raw['model_bytes']:,} bytes of model"),
             ("labels", f"{len(manifest.labels)}: {_shortened(manifest.labels)}"),
             ("preprocessing", f"{spec.height}×{spec.width} {spec.channels}, {spec.crop}{fraction}{bars}"),
             *_clip(manifest.clip),

@@ -135,7 +135,7 @@ def _open_candidates(
     for name in filter(installed, ENGINES_OF[container]):
         try:
             for threads in thread_counts(usable_cores()):
-                engine = open_engine(artifact.model, container, engine=name, threads=threads)
+                engine = open_engine(artifact.content, container, engine=name, threads=threads)
                 stack.callback(engine.close)
                 opened.append(Classifier(path, artifact, engine, threads))
         except (ModelError, DependencyError) as error:  # noqa: PERF203 - opening takes milliseconds

@@ -138,7 +138,7 @@ def _check_golden(file: str, artifact: Artifact, engine: str | None) -> list[Che
         ModelError: the engine refuses the model, or sees other tensors than the manifest.
     """
     manifest, golden = artifact.manifest, artifact.manifest.golden
-    loaded = open_engine(artifact.model, manifest.container, engine=engine, threads=1)
+    loaded = open_engine(artifact.content, manifest.container, engine=engine, threads=1)
     try:
         check_engine(manifest, loaded)
         checks = [_ok(file, "engine", f"{loaded.name} {loaded.version} loads it")]

@@ -207,10 +207,10 @@ def _profile(classify: Classifier, options: Mapping[str, str], seconds: float, m
     if isinstance(classify.engine, TFLiteEngine):
         runs, times = int(min(MAX_TIMED_RUNS, max(MIN_SAMPLES, seconds / median_seconds))), None
         if classify.engine.name == "litert" and every == chosen_options("litert", NO_OPTIONS):
-            times = litert_times(classify.artifact.model, threads=classify.threads, runs=runs)
+            times = litert_times(classify.artifact.content, threads=classify.threads, runs=runs)
         return profile_tflite(classify.engine, times, runs)
     return profile_onnx(
-        classify.artifact.model,
+        classify.artifact.content,
         _batch(classify),
         threads=classify.threads,
         options=every,
