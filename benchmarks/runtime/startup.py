@@ -25,7 +25,7 @@ from benchmarks.record import write_record
 from benchmarks.runtime.subject import CONTAINER_OF, lite0, options, require_kept, video_frames
 from edgeclf_device import read_artifact
 
-ALTERNATIONS = 24
+ALTERNATIONS = 48
 MAX_RATIO = 1.3
 MAX_MORE_MB = 15
 
