@@ -38,7 +38,7 @@ class Cargo:
         runtime: see ``pack_runtime``.
         artifacts: each with whether it was given by itself, not in a bundle.
         frames, description: see ``pack_frames``; None and empty for the synthetic one.
-        engines, threads, seconds, arguments: see ``bench_remote``.
+        engines, threads, seconds, in_turn, arguments: see ``bench_remote``.
     """
 
     runtime: Sent
@@ -48,6 +48,7 @@ class Cargo:
     engines: tuple[str, ...]
     threads: tuple[int, ...]
     seconds: float
+    in_turn: bool
     arguments: tuple[str, ...]
 
 
@@ -58,6 +59,7 @@ def pack(
     threads: Sequence[int],
     seconds: float,
     source: str | None,
+    in_turn: bool,
     arguments: Sequence[str],
     work: Path,
 ) -> Cargo:
@@ -82,6 +84,7 @@ def pack(
         engines=tuple(engines),
         threads=tuple(threads),
         seconds=seconds,
+        in_turn=in_turn,
         arguments=tuple(arguments),
     )
 

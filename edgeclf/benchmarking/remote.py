@@ -11,26 +11,24 @@ import dataclasses
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeclf.benchmarking.cargo import Cargo, pack
 from edgeclf.benchmarking.probe import Board, no_engine, probe
-from edgeclf.benchmarking.run import Job, Run
+from edgeclf.benchmarking.run import Job, Measured, Run
 from edgeclf.benchmarking.ssh import Host, check_name, connected
 from edgeclf_device.artifact import container_of
-from edgeclf_device.bench import Measurement
 from edgeclf_device.engines import ENGINES_OF
 from edgeclf_device.errors import EdgeclfError, UsageError
 from edgeclf_device.progress import Progress, no_progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class HostsMeasured:
-    """What several hosts gave: measurements in the order of the hosts, and each host that failed with its error."""
+class HostsMeasured(Measured):
+    """What several hosts gave, in the order of the hosts, and each host that failed with its error."""
 
-    measurements: tuple[Measurement, ...]
     failures: tuple[tuple[str, EdgeclfError], ...]
 
 
@@ -42,6 +40,7 @@ def bench_hosts(
     threads: Sequence[int] = (1,),
     seconds: float = 10.0,
     source: str | None = None,
+    in_turn: bool = False,
     arguments: Sequence[str] = (),
     host_python: str = "python3",
     keep: bool = False,
@@ -69,13 +68,14 @@ def bench_hosts(
             threads=threads,
             seconds=seconds,
             source=source,
+            in_turn=in_turn,
             arguments=arguments,
             work=Path(work),
         )
 
         opened: list[Host] = []
 
-        def one(name: str) -> list[Measurement]:
+        def one(name: str) -> Measured:
             with connected(name, config=config) as host:
                 opened.append(host)
                 return _bench(host, cargo, host_python=host_python, keep=keep, progress=progress, tell=tell, stop=stop)
@@ -94,10 +94,10 @@ def bench_hosts(
     for error in errors.values():
         if error is not None and not isinstance(error, EdgeclfError):
             raise error
+    whole = _together(future.result() for name, future in futures.items() if errors[name] is None)
     return HostsMeasured(
-        measurements=tuple(
-            taken for name, future in futures.items() if errors[name] is None for taken in future.result()
-        ),
+        measurements=whole.measurements,
+        comparisons=whole.comparisons,
         failures=tuple((name, error) for name, error in errors.items() if isinstance(error, EdgeclfError)),
     )
 
@@ -110,12 +110,13 @@ def bench_remote(
     threads: Sequence[int] = (1,),
     seconds: float = 10.0,
     source: str | None = None,
+    in_turn: bool = False,
     arguments: Sequence[str] = (),
     host_python: str = "python3",
     keep: bool = False,
     progress: Progress = no_progress,
     tell: Callable[[str], None] = lambda _: None,
-) -> list[Measurement]:
+) -> Measured:
     """Measure artifacts on a board.
 
     Args:
@@ -123,8 +124,9 @@ def bench_remote(
         paths: artifacts or bundles; of a bundle, every artifact that the board has an engine for.
         engines: each that executes an artifact; none: what ``tune`` kept on the board, else the preferred one there.
         threads: to compute with; each artifact is measured once with each.
-        seconds: how long to take samples, each time, at most.
+        seconds: how long to take samples of each artifact, each time, at most.
         source: frames to measure with, decoded here; None takes the synthetic one.
+        in_turn: measure each artifact in turn with the first one, which tells the faster.
         arguments: further ones of ``edgeclf-device bench`` there, for example ``--offline`` or ``--no-cold-start``.
         host_python: of the board, for example that of a virtual environment; ~/ is the home there.
         keep: leave what was sent and what was measured on the board.
@@ -144,6 +146,7 @@ def bench_remote(
             threads=threads,
             seconds=seconds,
             source=source,
+            in_turn=in_turn,
             arguments=arguments,
             work=Path(work),
         )
@@ -159,23 +162,42 @@ def _bench(
     progress: Progress,
     tell: Callable[[str], None],
     stop: threading.Event | None = None,
-) -> list[Measurement]:
+) -> Measured:
     board = probe(host, host_python)
     tell(f"{host.name}: {board}")
     jobs = _jobs(host, board, cargo, tell)
+    if cargo.in_turn:
+        jobs = _in_turn(jobs)
     run = Run(host=host, python=board.executable, name=f"run-{uuid.uuid4().hex}", stop=stop or threading.Event())
     try:
         run.send(jobs, cargo)
         run.start(jobs, cargo)
         ended = progress(run.codes(len(jobs), tell), f"Measuring on {host.name}", len(jobs))
-        return [
-            dataclasses.replace(run.fetch(number, code, cargo), host=host.name) for number, code in enumerate(ended)
-        ]
+        return _together(
+            run.fetch(number, job, code, cargo) for number, (job, code) in enumerate(zip(jobs, ended, strict=True))
+        )
     finally:
         if keep:
             tell(f"{host.name}: kept {run.name} in ${{XDG_CACHE_HOME:-~/.cache}}/edgeclf-bench")
         else:
             run.clean(tell)
+
+
+def _together(parts: Iterable[Measured]) -> Measured:
+    several = list(parts)
+    return Measured(
+        measurements=tuple(taken for part in several for taken in part.measurements),
+        comparisons=tuple(made for part in several for made in part.comparisons),
+    )
+
+
+def _in_turn(jobs: Sequence[Job]) -> list[Job]:
+    """Each artifact with the first one, on that one's engine, for each number of threads."""
+    paired = []
+    for count in dict.fromkeys(job.threads for job in jobs):
+        base, *others = (job for job in jobs if job.threads == count)
+        paired += [dataclasses.replace(base, artifacts=base.artifacts + other.artifacts) for other in others]
+    return paired
 
 
 def _jobs(host: Host, board: Board, cargo: Cargo, tell: Callable[[str], None]) -> list[Job]:
@@ -200,7 +222,7 @@ def _jobs(host: Host, board: Board, cargo: Cargo, tell: Callable[[str], None]) -
             tell(f"{host.name}: skipped, no engine to run it: {artifact.file}")
         place = f"artifacts/{number}/{artifact.file.name}"
         jobs += [
-            Job(artifact=artifact, place=place, engine=engine, threads=count)
+            Job(artifacts=((artifact, place),), engine=engine, threads=count)
             for engine in (there if cargo.engines else [None] if there else [])
             for count in cargo.threads
         ]

@@ -9,7 +9,7 @@ from edgeclf.benchmarking.plot import accuracy_interval, pareto_plot
 from edgeclf.benchmarking.recommend import pareto
 from edgeclf.report.plots import to_svg
 from edgeclf_device.atomic import write_text
-from edgeclf_device.bench import Comparison, Measurement, percentile_texts, remarks
+from edgeclf_device.bench import Comparison, Measurement, percentile_texts, remarks, subject_name
 from edgeclf_device.bench.text import how, machine_line, names, told
 
 
@@ -46,6 +46,7 @@ def write_report(path: Path, measurements: Sequence[Measurement], comparisons: S
     page = environment.get_template("report.html.j2").render(
         rows=rows,
         comparisons=comparisons,
+        subject_name=subject_name,
         plot=to_svg(pareto_plot(judged)) if judged else "",
         machines={taken.host: machine_line(taken) for taken in reversed(measurements)}.values(),
     )

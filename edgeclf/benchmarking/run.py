@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from edgeclf.benchmarking.cargo import BOARD, FRAMES_FOLDER, Cargo, Sent
 from edgeclf.benchmarking.probe import answer
 from edgeclf.benchmarking.ssh import Host, patiently
-from edgeclf_device.bench import Measurement, read_measurements
+from edgeclf_device.bench import Comparison, Measurement, read_comparison, read_measurements
 from edgeclf_device.errors import DataError, DependencyError, EdgeclfError, ModelError, SystemStateError, UsageError
 
 POLL_S = 1.0
@@ -35,18 +35,36 @@ class StoppedError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """One measurement: ``place`` is the artifact's in the run's folder; with no engine named, the board chooses."""
+class Measured:
+    """What a board measured, and what it compared in turn."""
 
-    artifact: Sent
-    place: str
+    measurements: tuple[Measurement, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One call of ``edgeclf-device bench``: an artifact measured alone, or two in turn.
+
+    Attributes:
+        artifacts: one or two, each with its place in the run's folder.
+        engine: None lets the board choose.
+        threads: to compute with.
+    """
+
+    artifacts: tuple[tuple[Sent, str], ...]
     engine: str | None
     threads: int
 
     @property
     def arguments(self) -> list[str]:
-        """Of ``edgeclf-device bench``."""
-        return [*([] if self.engine is None else [f"--engine={self.engine}"]), f"--threads={self.threads}"]
+        """Of the call, in the folder of the runtime."""
+        places = [f"../{place}" for _, place in self.artifacts]
+        return [*([] if self.engine is None else [f"--engine={self.engine}"]), f"--threads={self.threads}", *places]
+
+    def limit_s(self, cargo: Cargo) -> float:
+        """How long it may take."""
+        return cargo.seconds * len(self.artifacts) + PATIENCE_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +79,7 @@ class Run:
 
     def send(self, jobs: Sequence[Job], cargo: Cargo) -> None:
         """Send what the board has not whole, and put it where it is used."""
-        artifacts = {job.place: job.artifact for job in jobs}
+        artifacts = {place: artifact for job in jobs for artifact, place in job.artifacts}
         needed = {one.sha256: one.file for one in (cargo.runtime, *artifacts.values(), *filter(None, [cargo.frames]))}
         links = [[artifact.sha256, place] for place, artifact in artifacts.items()]
         frames = None if cargo.frames is None else cargo.frames.sha256
@@ -84,8 +102,8 @@ class Run:
         common = [*cargo.arguments, *frames, f"--seconds={cargo.seconds}"]
         self._ask(
             "start",
-            jobs=[[*common, *job.arguments, f"../{job.place}"] for job in jobs],
-            limits_s=[cargo.seconds + PATIENCE_S] * len(jobs),
+            jobs=[[*common, *job.arguments] for job in jobs],
+            limits_s=[job.limit_s(cargo) for job in jobs],
         )
 
     def codes(self, count: int, tell: Callable[[str], None]) -> Iterator[int]:
@@ -111,30 +129,40 @@ class Run:
                 tell(f"{self.host.name}: waiting, another measurement is going on there")
             self._pause(POLL_S)
 
-    def fetch(self, number: int, code: int, cargo: Cargo) -> Measurement:
-        """The measurement of job ``number``, which ended with ``code``.
+    def fetch(self, number: int, job: Job, code: int, cargo: Cargo) -> Measured:
+        """What ``job``, of this number, measured; it ended with ``code``.
 
         Raises:
             EdgeclfError: of the kind that the code stands for.
         """
         lies = self._ask("result", number=number)
         if code != 0:
-            raise self._failure(code, lies["stderr"], cargo)
+            raise self._failure(code, lies["stderr"], job.limit_s(cargo))
         with tempfile.TemporaryDirectory(prefix="edgeclf-") as folder:
             file = Path(folder) / "measurement.json"
             self._patiently(functools.partial(self.host.get, lies["file"], file))
             try:
-                (taken,) = read_measurements(file)
+                if len(job.artifacts) == 1:
+                    (taken,) = read_measurements(file)
+                    return Measured(measurements=(self._taken(taken, cargo),), comparisons=())
+                made = read_comparison(file)
             except (DataError, ValueError) as error:
                 raise SystemStateError(
-                    f"{self.host.name} must give one measurement as JSON and nothing else, but did not ({error}); its "
+                    f"{self.host.name} must give what it measured as JSON and nothing else, but did not ({error}); its "
                     "login scripts must print nothing where there is no terminal."
                 ) from error
+        base, other = self._taken(made.base, cargo), self._taken(made.other, cargo)
+        compared = dataclasses.replace(made, base=base, other=other)
+        return Measured(measurements=(base, other), comparisons=(compared,))
+
+    def _taken(self, taken: Measurement, cargo: Cargo) -> Measurement:
+        """A measurement of this board, under its name."""
+        named = dataclasses.replace(taken, host=self.host.name)
         if cargo.frames is None:
-            return taken
+            return named
         # They were decoded here: what the board took to read them says nothing of it.
         samples = {stage: values for stage, values in taken.samples_ns.items() if stage != "capture"}
-        return dataclasses.replace(taken, input=cargo.description, samples_ns=samples)
+        return dataclasses.replace(named, input=cargo.description, samples_ns=samples)
 
     def clean(self, tell: Callable[[str], None]) -> None:
         """End what still runs, and remove what this call brought. What can't be removed is told, not raised."""
@@ -147,9 +175,8 @@ class Run:
                 f"${{XDG_CACHE_HOME:-~/.cache}}/edgeclf-bench there. {error}"
             )
 
-    def _failure(self, code: int, stderr: str, cargo: Cargo) -> EdgeclfError:
+    def _failure(self, code: int, stderr: str, limit_s: float) -> EdgeclfError:
         if code < 0:
-            limit_s = cargo.seconds + PATIENCE_S
             return SystemStateError(
                 f"A measurement on {self.host.name} must end by itself within {limit_s:g} s, but was ended by signal "
                 f"{-code}: it took too long or the board is short of memory. {stderr}".strip()

@@ -14,6 +14,7 @@ from edgeclf.cli.app import JsonFile, app
 from edgeclf.cli.progress import Bars
 
 if TYPE_CHECKING:
+    from edgeclf.benchmarking.remote import HostsMeasured
     from edgeclf.benchmarking.sweep import Found, Ways
     from edgeclf_device.bench import Comparison, Measurement
     from edgeclf_device.errors import EdgeclfError
@@ -68,6 +69,7 @@ def bench(
     earlier = [] if compare is None else device.read_measurements(compare)
     options = {name: value for name, value in (("provider", provider), ("delegate", delegate)) if value is not None}
     scenario: Scenario = "offline" if offline else "single-stream" if rate is None else "fixed-rate"
+    in_turn = len(paths) > 1 and all(path.is_file() for path in paths) and scenario == "single-stream"
     comparisons: list[device.Comparison] = []
     failures: list[EdgeclfError] = []
     ways = Ways(engines=tuple(engine or ()), threads=tuple(threads or (1,)), options=options)
@@ -75,13 +77,22 @@ def bench(
         flags = [f"--{name}={value}" for name, value in options.items()]
         flags += ["--offline"] * offline + ["--no-cold-start"] * (not cold_start)
         flags += [] if rate is None else [f"--rate={rate}"]
-        measurements, failures = _on_hosts(
-            host, paths, ways, seconds=seconds, source=source, arguments=flags, host_python=host_python, keep=keep
+        made = _on_hosts(
+            host,
+            paths,
+            ways,
+            seconds=seconds,
+            source=source,
+            in_turn=in_turn,
+            arguments=flags,
+            host_python=host_python,
+            keep=keep,
         )
+        measurements, comparisons = list(made.measurements), list(made.comparisons)
+        failures = [error for _, error in made.failures]
     else:
         ways = _with_frames(ways, source)
         found = _found(paths, ways)
-        in_turn = len(paths) > 1 and all(path.is_file() for path in paths) and scenario == "single-stream"
         if in_turn:
             measurements, comparisons = _in_turn(found, ways, seconds=2 * seconds)
         else:
@@ -159,28 +170,29 @@ def _on_hosts(
     *,
     seconds: float,
     source: str | None,
+    in_turn: bool,
     arguments: Sequence[str],
     host_python: str,
     keep: bool,
-) -> tuple[list[Measurement], list[EdgeclfError]]:
+) -> HostsMeasured:
     """What the hosts measured, and the error of each that could not."""
     from edgeclf.benchmarking.remote import bench_hosts
 
     with Bars() as progress:
-        made = bench_hosts(
+        return bench_hosts(
             hosts,
             paths,
             engines=ways.engines,
             threads=ways.threads,
             seconds=seconds,
             source=source,
+            in_turn=in_turn,
             arguments=arguments,
             host_python=host_python,
             keep=keep,
             progress=progress,
             tell=lambda line: typer.echo(f"edgeclf: {line}", err=True),
         )
-    return list(made.measurements), [error for _, error in made.failures]
 
 
 @app.command()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from edgeclf.benchmarking.probe import probe
 from edgeclf.benchmarking.remote import bench_hosts, bench_remote
 from edgeclf.benchmarking.ssh import Host, connected
 from edgeclf_device.bench import STAGES, read_measurements
+from edgeclf_device.bench.comparing import MIN_ROUNDS
 from edgeclf_device.errors import DependencyError, ModelError, UsageError
 
 SHORT_S = 0.2
@@ -23,7 +25,8 @@ FEW = ("--warmup=3", "--no-cold-start")
 
 def bench(server, artifacts, python, **options):
     with connected("board", config=server.config) as host:
-        return bench_remote(host, artifacts, host_python=python, **{"seconds": SHORT_S, "arguments": FEW, **options})
+        how = {"seconds": SHORT_S, "arguments": FEW, **options}
+        return bench_remote(host, artifacts, host_python=python, **how).measurements
 
 
 def eventually(found, seconds=60.0):
@@ -69,6 +72,35 @@ def test_artifacts_are_measured_on_the_board_and_nothing_stays(server, artifacts
     assert not server.work.exists()
     assert set(tmp_path.rglob("*")) == before
     assert not list(Path.home().glob("pwned"))
+
+
+def test_two_artifacts_are_measured_in_turn_on_the_board(server, artifacts, python, tmp_path):
+    second = tmp_path / f"-second {artifacts[0].name}"
+    shutil.copy(artifacts[0], second)
+    pair = [artifacts[0], second]
+    out, page = tmp_path / "turn.json", tmp_path / "turn.html"
+    options = ["--seconds=0.5", "--threads=1", "--threads=2", f"--json={out}", f"--html={page}", "--host=board"]
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeclf", "bench", *options, f"--host-python={python}", "--", *pair],
+        env={**os.environ, "EDGECLF_SSH_CONFIG": str(server.config)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=540,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [(one.artifact, one.threads, one.host) for one in read_measurements(out)] == [
+        (file.name, threads, "board") for threads in (1, 2) for file in pair
+    ]
+    compared = json.loads(out.read_text())["comparisons"]
+    assert [(made["base"]["artifact"], made["other"]["artifact"]) for made in compared] == [
+        tuple(file.name for file in pair)
+    ] * 2
+    assert all(made["rounds"] >= MIN_ROUNDS and made["base"]["host"] == "board" for made in compared)
+    lines = done.stdout.splitlines()
+    assert len([line for line in lines if line.startswith("board: -second") and " against board: -" in line]) == 2
+    assert "board: -second" in page.read_text(encoding="utf-8")
+    assert not server.work.exists()
 
 
 def test_a_measurement_goes_on_without_the_link_and_is_fetched_later(server, artifacts, python):

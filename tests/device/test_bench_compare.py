@@ -15,6 +15,7 @@ from edgeclf_device.bench import (
     compare_with,
     comparison_lines,
     gate,
+    read_comparison,
     read_measurements,
     unpaired_ratio,
     write_measurements,
@@ -122,6 +123,23 @@ def test_a_stored_measurement_is_compared_with_a_new_one(taken, tmp_path):
     assert compare_with(earlier, taken).verdict == "undecided"
     assert compare_with(earlier, slowed(taken, 3)).verdict == "slower"
     assert compare_with(earlier, slowed(taken, 1 / 3)).verdict == "faster"
+
+
+def test_a_comparison_is_read_as_it_was_written(taken, tmp_path):
+    file = tmp_path / "pair.json"
+    made = unpaired_ratio(taken, changed(slowed(taken, 2), artifact="other.onnx"))
+    write_measurements(file, [made.base, made.other], [made])
+    assert read_comparison(file) == made
+    value = json.loads(file.read_text())
+    swapped = {**value, "measurements": value["measurements"][::-1]}
+    for bad, said in (
+        (swapped, "must be of other.onnx"),
+        ({**value, "comparisons": []}, "two measurements and their comparison"),
+        ({**value, "comparisons": [{**value["comparisons"][0], "interval_95": [1]}]}, "not a comparison"),
+    ):
+        file.write_text(json.dumps(bad))
+        with pytest.raises(DataError, match=said):
+            read_comparison(file)
 
 
 def test_unlike_machines_and_ways_are_not_compared(taken):

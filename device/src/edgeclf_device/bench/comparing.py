@@ -9,7 +9,6 @@ disturbs one round often disturbs the next; its percentiles are expanded for the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeclf_device.bench.measurement import Measurement
+from edgeclf_device.errors import DataError
 
 FORMAT = (1, 0)
 VERDICT_CONFIDENCE = 0.99
@@ -30,8 +30,12 @@ RESAMPLES = 5000
 MIN_ROUNDS = 12
 """Fewer rounds give no interval that could be trusted."""
 
+SUBJECT = ("artifact", "artifact_sha256", "engine", "threads", "host")
+"""Fields by which a comparison names its two measurements."""
+
 Verdict = Literal["faster", "slower", "undecided"]
 Ends = tuple[float, float]
+_INTERVALS = ("interval_95", "interval_99")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +67,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as ``bench --json`` writes it, without the two measurements."""
-        names = [
-            {
-                "artifact": one.artifact,
-                "artifact_sha256": one.artifact_sha256,
-                "engine": one.engine,
-                "threads": one.threads,
-            }
-            for one in (self.base, self.other)
-        ]
+        names = [{field: getattr(one, field) for field in SUBJECT} for one in (self.base, self.other)]
         return {
             "base": names[0],
             "other": names[1],
@@ -81,6 +77,29 @@ class Comparison:
             "verdict": self.verdict,
             "rounds": self.rounds,
         }
+
+
+def comparison_from_json(value: Any, base: Measurement, other: Measurement) -> Comparison:
+    """Read what ``Comparison.to_json`` gave of these two.
+
+    Raises:
+        DataError: it is not such a value, or is of others.
+    """
+    try:
+        for side, taken in (("base", base), ("other", other)):
+            if any(value[side].get(name) != getattr(taken, name) for name in SUBJECT):
+                raise DataError(f"This comparison must be of {taken.artifact}, but its {side} is {value[side]}.")
+        ends = [None if found is None else (float(found[0]), float(found[1])) for found in map(value.get, _INTERVALS)]
+        return Comparison(
+            base=base,
+            other=other,
+            ratio=float(value["ratio"]),
+            interval_95=ends[0],
+            interval_99=ends[1],
+            rounds=int(value["rounds"]),
+        )
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise DataError(f"This is not a comparison that bench --json wrote: {error!r} is missing or wrong.") from error
 
 
 def verdict(interval_99: Ends | None) -> Verdict:
@@ -147,22 +166,3 @@ def unpaired_ratio(base: Measurement, other: Measurement, *, stage: str = "total
 
 def _quotient(base: Ends | None, other: Ends | None) -> Ends | None:
     return None if base is None or other is None else (other[0] / base[1], other[1] / base[0])
-
-
-def comparison_lines(comparison: Comparison) -> Iterator[str]:
-    """The verdict in a sentence, the ratio with its intervals, and what to do where nothing is decided."""
-    base, other = _name(comparison.base), _name(comparison.other)
-    change = 100 * (comparison.ratio - 1)
-    yield f"{other} against {base}: {comparison.verdict}"
-    intervals = ", ".join(
-        f"{share} % interval {'–' if ends is None else f'{ends[0]:.3f} to {ends[1]:.3f}'}"
-        for share, ends in ((95, comparison.interval_95), (99, comparison.interval_99))
-    )
-    taken = f"{comparison.rounds} rounds in turn" if comparison.rounds else "measured at different times"
-    yield f"  time ratio {comparison.ratio:.3f} ({change:+.1f} %), {intervals}; {taken}"
-    if comparison.verdict == "undecided":
-        yield "  the 99 % interval holds 1; a longer measurement (--seconds) tells smaller differences"
-
-
-def _name(measurement: Measurement) -> str:
-    return f"{measurement.artifact} ({measurement.engine} ×{measurement.threads})"

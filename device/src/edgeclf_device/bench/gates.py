@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from edgeclf_device.bench.comparing import Comparison
 from edgeclf_device.bench.measurement import Measurement
-from edgeclf_device.bench.text import told
+from edgeclf_device.bench.text import subject_name, told
 from edgeclf_device.errors import GateError
 
 
@@ -31,7 +31,7 @@ def gate(
     broken = [*_too_slow(measurements, max_p90_ms), *_slower(comparisons, max_regression_percent)]
     if max_p90_ms is not None or max_regression_percent is not None:
         judged = [*measurements, *(one for made in comparisons for one in (made.base, made.other))]
-        names = dict.fromkeys(one.artifact for one in judged if not one.valid)
+        names = dict.fromkeys(subject_name(one) for one in judged if not one.valid)
         broken += [f"{name}: its measurement is INVALID and can't keep a limit" for name in names]
     if broken:
         raise GateError("; ".join(broken) + ".")
@@ -41,8 +41,7 @@ def _too_slow(measurements: Sequence[Measurement], limit: float | None) -> Itera
     for taken in measurements if limit is not None else ():
         found = taken.percentiles_ms(told(taken))["p90"]
         if limit is not None and found > limit:
-            executed = f"{taken.engine} ×{taken.threads}"
-            yield f"{taken.artifact} ({executed}): p90 must be at most {limit:g} ms, but it is {found:.3f} ms"
+            yield f"{subject_name(taken)}: p90 must be at most {limit:g} ms, but it is {found:.3f} ms"
 
 
 def _slower(comparisons: Sequence[Comparison], limit: float | None) -> Iterator[str]:
@@ -50,6 +49,6 @@ def _slower(comparisons: Sequence[Comparison], limit: float | None) -> Iterator[
         if limit is not None and made.exceeds(limit):
             low, high = made.interval_99 or (made.ratio, made.ratio)
             yield (
-                f"{made.other.artifact}: at most {limit:g} % slower than {made.base.artifact} is allowed, but its time "
-                f"is {made.ratio:.3f} times as long (99 % interval {low:.3f} to {high:.3f})"
+                f"{subject_name(made.other)}: at most {limit:g} % slower than {made.base.artifact} is allowed, but its "
+                f"time is {made.ratio:.3f} times as long (99 % interval {low:.3f} to {high:.3f})"
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeclf_device.atomic import write_text
-from edgeclf_device.bench.comparing import Comparison, unpaired_ratio
+from edgeclf_device.bench.comparing import Comparison, comparison_from_json, unpaired_ratio
 from edgeclf_device.bench.measurement import Measurement, measurement_from_json
 from edgeclf_device.errors import DataError
 
@@ -43,15 +43,38 @@ def read_measurements(path: Path) -> list[Measurement]:
     Raises:
         DataError: it is not there, or not such a file.
     """
+    return _measurements(path, _content(path))
+
+
+def read_comparison(path: Path) -> Comparison:
+    """The comparison in a file of ``bench A B --json`` of the device.
+
+    Raises:
+        DataError: it is not there, or holds other than two measurements and their comparison.
+    """
+    value = _content(path)
+    measurements, made = _measurements(path, value), value.get("comparisons")
+    if len(measurements) != 2 or not isinstance(made, list) or len(made) != 1:
+        raise DataError(f"{path} must hold two measurements and their comparison, but it does not; compare again.")
+    try:
+        return comparison_from_json(made[0], *measurements)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _content(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} must be a file that bench --json wrote, but it can't be read: {error}") from error
     if not isinstance(value, dict):
         raise DataError(f"{path} must be a file that bench --json wrote, but it holds no object; measure again.")
-    several = value.get("measurements", [value])
+    return value
+
+
+def _measurements(path: Path, value: dict[str, Any]) -> list[Measurement]:
     try:
-        return [measurement_from_json(one) for one in several]
+        return [measurement_from_json(one) for one in value.get("measurements", [value])]
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from edgeclf_device.bench.cold_start import ColdStart
+from edgeclf_device.bench.comparing import Comparison
 from edgeclf_device.bench.measurement import Measurement
 
 
@@ -31,6 +32,11 @@ def engine_text(measurement: Measurement) -> str:
 def named(measurement: Measurement) -> str:
     """The artifact, with the host before it where that is another machine."""
     return measurement.artifact if measurement.host is None else f"{measurement.host}: {measurement.artifact}"
+
+
+def subject_name(measurement: Measurement) -> str:
+    """``named``, and what executed it."""
+    return f"{named(measurement)} ({measurement.engine} ×{measurement.threads})"
 
 
 def names(measurements: Sequence[Measurement]) -> list[str]:
@@ -107,3 +113,18 @@ def _cold(starts: Sequence[ColdStart]) -> str:
     memory = f"; peak memory {np.median(peaks) / 2**20:.0f} MiB" if peaks else ""
     total = median_ms([start.first_label_ns for start in starts])
     return f"first label of a new process after {total:.0f} ms ({told}; median of {len(starts)}){memory}"
+
+
+def comparison_lines(comparison: Comparison) -> Iterator[str]:
+    """The verdict in a sentence, the ratio with its intervals, and what to do where nothing is decided."""
+    base, other = subject_name(comparison.base), subject_name(comparison.other)
+    change = 100 * (comparison.ratio - 1)
+    yield f"{other} against {base}: {comparison.verdict}"
+    intervals = ", ".join(
+        f"{share} % interval {'–' if ends is None else f'{ends[0]:.3f} to {ends[1]:.3f}'}"
+        for share, ends in ((95, comparison.interval_95), (99, comparison.interval_99))
+    )
+    taken = f"{comparison.rounds} rounds in turn" if comparison.rounds else "measured at different times"
+    yield f"  time ratio {comparison.ratio:.3f} ({change:+.1f} %), {intervals}; {taken}"
+    if comparison.verdict == "undecided":
+        yield "  the 99 % interval holds 1; a longer measurement (--seconds) tells smaller differences"
