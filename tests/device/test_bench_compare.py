@@ -82,6 +82,8 @@ def test_two_artifacts_are_compared_in_turn(runnable):
     assert made.rounds >= MIN_ROUNDS
     assert made.base.artifact == made.other.artifact
     assert len(made.base.samples_ns["total"]) >= 2 * made.rounds
+    for one in (made.base, made.other):  # the other's time is not in its frames per second
+        assert one.frames_per_second == pytest.approx(1e9 / np.mean(one.samples_ns["total"]))
     assert made.interval_99[0] <= made.ratio <= made.interval_99[1]
     assert json.loads(json.dumps(made.to_json()))["verdict"] == made.verdict
     assert made.verdict in " ".join(comparison_lines(made))

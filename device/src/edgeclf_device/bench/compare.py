@@ -127,7 +127,6 @@ def compare_openers(
                 watch.look_if_due(monotonic_ns())
                 if monotonic_ns() >= end_ns:
                     break
-    wall_ns = monotonic_ns() - begin
     watch.close()
     measurements = []
     for index, (told, warmth) in enumerate(zip(subjects, warmed, strict=True)):
@@ -140,7 +139,7 @@ def compare_openers(
                 rate_fps=None,
                 warmup=len(warmth),
                 steady=steady(np.array(warmth)),
-                wall_ns=wall_ns,
+                wall_ns=sum(one["total"] for one in taken),
                 samples_ns={stage: [one[stage] for one in taken] for stage in taken[0]},
                 cold_starts=(),
                 energy=None,

@@ -42,7 +42,8 @@ class Measurement:
         rate_fps: frames that came each second, at a fixed rate.
         warmup: number of frames classified before the first sample.
         steady: whether these had reached a steady level.
-        wall_ns: from the first sample's begin to the last one's end, pauses between them included.
+        wall_ns: from the first sample's begin to the last one's end, pauses between them included; of one measured in
+            turn with another, its own frames alone.
         samples_ns: nanoseconds of every sample, in the order taken, for each stage of ``STAGES``. With ``capture``:
             what reading and decoding took of each of the frames, once, not part of ``total``. With ``latency``: from
             the moment a frame came, by the schedule, to its answer. With ``transfer``: the part of ``infer`` that
