@@ -80,7 +80,7 @@ every image, and int8 changes its label easily: read their times, not their labe
 [What quantization costs trained networks](schemes.md) stands elsewhere.
 
 Where w8a8 .tflite is slower than fp32, `bench --explain` names operators that XNNPACK does not take in int8: HARD_SWISH
-in MobileNetV3 (45 % of the time), BATCH_MATMUL and SOFTMAX in ViT (65 %). The .onnx artifact, fp16 or fp32 is the one to
+in MobileNetV3 (45 % of the time), BATCH_MATMUL and SOFTMAX in ViT (65 %). The .onnx artifact, fp16 or fp32 is what to
 take there; `edgeclf recommend` finds that by itself. The picture leaves w8a16 out.
 
 ![Agreement against time of a frame, a panel for each network](zoo.svg)
