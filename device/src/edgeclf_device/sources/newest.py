@@ -85,12 +85,12 @@ def patience_ns(held: Arrival, now_ns: int, period_ns: int) -> int:
     """How long to wait for the successor of a picture rather than to take it; 0 says take it.
 
     Just before the next picture arrives, the newest one is a period and its way from the sensor old. Waiting that way's
-    length, and an eighth of a period for what it does not show (at most a quarter together), keeps what is taken
+    length, and a sixth of a period for what it does not show (at most a quarter together), keeps what is taken
     younger than one period and costs a slow consumer next to nothing. One that is half a period late is not waited for.
     """
     way_ns = held.arrived_ns - held.shot.captured_ns
     due_ns = held.arrived_ns + period_ns
-    early_ns = min(way_ns + period_ns // 8, period_ns // 4)
+    early_ns = min(way_ns + period_ns // 6, period_ns // 4)
     return max(due_ns + period_ns // 2 - now_ns, 0) if now_ns >= due_ns - early_ns else 0
 
 
