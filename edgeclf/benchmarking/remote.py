@@ -19,6 +19,7 @@ from edgeclf.benchmarking.cargo import Cargo, pack
 from edgeclf.benchmarking.probe import Board, no_engine, probe
 from edgeclf.benchmarking.run import Job, Measured, Run
 from edgeclf.benchmarking.ssh import Host, check_name, connected
+from edgeclf.benchmarking.sweep import with_one_engine
 from edgeclf_device.artifact import container_of
 from edgeclf_device.engines import ENGINES_OF
 from edgeclf_device.errors import EdgeclfError, UsageError
@@ -192,11 +193,11 @@ def _together(parts: Iterable[Measured]) -> Measured:
 
 
 def _in_turn(jobs: Sequence[Job]) -> list[Job]:
-    """Each artifact with the first one, on that one's engine, for each number of threads."""
+    """Each artifact with the first one that the same engine executes, for each number of threads."""
     paired = []
     for count in dict.fromkeys(job.threads for job in jobs):
-        base, *others = (job for job in jobs if job.threads == count)
-        paired += [dataclasses.replace(base, artifacts=base.artifacts + other.artifacts) for other in others]
+        for _, (base, *others) in with_one_engine([(job, job.engine) for job in jobs if job.threads == count]):
+            paired += [dataclasses.replace(base, artifacts=base.artifacts + other.artifacts) for other in others]
     return paired
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgeclf_device.artifact import read_artifact
 from edgeclf_device.bench import Comparison, Measurement, Plan, bench, compare
@@ -15,6 +15,8 @@ from edgeclf_device.engines import ENGINES_OF
 from edgeclf_device.errors import UsageError
 from edgeclf_device.progress import Progress, no_progress
 from edgeclf_device.sources import Frame
+
+Subject = TypeVar("Subject")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +100,30 @@ def sweep(
 def compare_all(
     found: Found, ways: Ways = ONE_THREAD, *, seconds: float = 20.0, progress: Progress = no_progress
 ) -> list[Comparison]:
-    """Compare every artifact with the first one, in turn; see ``edgeclf_device.bench.compare``.
+    """Compare every artifact with the first one that the same engine executes, in turn; see ``compare`` of the device.
 
     Raises:
-        UsageError: an engine that can not execute both of a pair.
+        UsageError: no engine that was asked for executes two of them.
     """
-    (base, engine), *others = found.runs
     return [
         compare(base, other, **ways.common(engine, count), seconds=seconds, progress=progress)
-        for other, _ in others
+        for engine, (base, *others) in with_one_engine(found.runs)
+        for other in others
         for count in ways.threads
     ]
+
+
+def with_one_engine(runs: Sequence[tuple[Subject, str | None]]) -> list[tuple[str | None, list[Subject]]]:
+    """For each engine, the two or more that are to be measured in turn on it; None: on the preferred one of each.
+
+    Raises:
+        UsageError: no engine has two.
+    """
+    engines = dict.fromkeys(engine for _, engine in runs)
+    groups = [(engine, [subject for subject, its in runs if its == engine]) for engine in engines]
+    if all(len(subjects) < 2 for _, subjects in groups):
+        raise UsageError(
+            "What is measured in turn must share an engine, but --engine "
+            f"{', '.join(map(str, engines))} gives each its own; leave --engine out, or measure them one by one."
+        )
+    return [(engine, subjects) for engine, subjects in groups if len(subjects) > 1]

@@ -11,7 +11,7 @@ import pytest
 
 from edgeclf.benchmarking.recommend import pareto, recommend, recommendation_lines
 from edgeclf.benchmarking.report import write_report
-from edgeclf.benchmarking.sweep import Ways, compare_all, find, sweep
+from edgeclf.benchmarking.sweep import Ways, compare_all, find, sweep, with_one_engine
 from edgeclf.cli import main
 from edgeclf.cli.tables import bench_table
 from edgeclf_device import DataError, UsageError
@@ -40,6 +40,15 @@ def tiny_bundle(tmp_path_factory):
 @pytest.fixture(scope="module")
 def measured(tiny_bundle):
     return sweep(find([tiny_bundle]), plan=SHORT)
+
+
+def test_what_is_measured_in_turn_shares_an_engine():
+    both = [("a", "one"), ("a", "two"), ("b", "one"), ("b", "two"), ("c", "two")]
+    assert with_one_engine(both) == [("one", ["a", "b"]), ("two", ["a", "b", "c"])]
+    assert with_one_engine([("a", None), ("a", None)]) == [(None, ["a", "a"])]
+    assert with_one_engine([("a", "one"), ("b", "two"), ("c", "two")]) == [("two", ["b", "c"])]
+    with pytest.raises(UsageError, match="share an engine, but --engine one, two"):
+        with_one_engine([("a", "one"), ("b", "two")])
 
 
 def made(measurement, name, ms, accuracy, *, threads=1, doubts=()):
