@@ -20,7 +20,7 @@ CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "Tensorrt
 NAMES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 WITH_CPU = "+cpu"
 TENSORRT_PLANS = "tensorrt"
-"""The folder in the state folder where TensorRT keeps its plans, by the digest of the model bytes."""
+"""The folder in the state folder where TensorRT keeps its plans, by the digest of the file that was opened."""
 
 RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 NO_CPU = "session.disable_cpu_ep_fallback"
